@@ -1,0 +1,100 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports a missing Python library once, in one wording: which, where, and how to install it.
+
+Private to this collection. Every file imports third-party libraries inside ``try``/``except ImportError``;
+a module calls :func:`require` before it uses any of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import re
+import sys
+from dataclasses import dataclass
+
+
+class MissingLibraryError(Exception):
+    """A Python library is absent, broken or too old; the text says how to install it."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A third-party library: how it is imported and what it is called where it comes from."""
+
+    import_name: str
+    pip: str
+    minimum: str
+    debian: str
+    rpm: str = ""
+    below: str = ""  # the first version that is too new, where one is known
+
+    @property
+    def requirement(self) -> str:
+        """The requirement as pip reads it, such as ``cryptography>=3.4``."""
+        return f"{self.pip}>={self.minimum}" + (f",<{self.below}" if self.below else "")
+
+
+CRYPTOGRAPHY = Library(
+    "cryptography.x509", "cryptography", "3.4", debian="python3-cryptography", rpm="python3-cryptography"
+)
+# Below 0.5: the streams of this collection reach grpclib through a hook that is private to it.
+GRPCLIB = Library("grpclib.client", "grpclib", "0.4.8", debian="python3-grpclib", below="0.5")
+PROTOBUF = Library("google.protobuf", "protobuf", "3.20", debian="python3-protobuf", rpm="python3-protobuf")
+
+
+def require(*libraries: Library) -> None:
+    """Guarantee that all ``libraries`` can be imported and are new enough.
+
+    :raises MissingLibraryError: naming every library that is not, the interpreter and the machine.
+    """
+    problems = [(library, problem) for library in libraries for problem in [_problem(library)] if problem]
+    if not problems:
+        return
+    wanted = [library for library, _ in problems]
+    raise MissingLibraryError(
+        "On {host}, {what}, for {python} (Python {version}). Install {it} {ways}.".format(
+            host=platform.node() or "this machine",
+            what="; ".join(problem for _, problem in problems),
+            python=sys.executable or "the Python in use",
+            version=platform.python_version(),
+            it="it" if len(wanted) == 1 else "them",
+            ways=_ways_to_install(wanted),
+        )
+    )
+
+
+def _problem(library: Library) -> str:
+    """Say what is wrong with a library, or nothing."""
+    newest = f", below {library.below}" if library.below else ""
+    name = f"the Python library {library.pip} ({library.minimum} or newer{newest})"
+    try:
+        importlib.import_module(library.import_name)
+    except ImportError as exc:
+        return f"{name} cannot be imported ({exc})"
+    try:
+        found = importlib.metadata.version(library.pip)
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # importable, and its packager left no metadata to judge by
+    if _release(found) < _release(library.minimum):
+        return f"{name} is too old (found {found})"
+    if library.below and _release(found) >= _release(library.below):
+        return f"{name} is too new (found {found})"
+    return ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, for comparison: ``3.4.8`` is ``(3, 4, 8)``."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _ways_to_install(libraries: list[Library]) -> str:
+    ways = ["with 'apt-get install {}' (Debian, Ubuntu)".format(" ".join(one.debian for one in libraries))]
+    if all(one.rpm for one in libraries):
+        ways.append("with 'dnf install {}' (Fedora, RHEL)".format(" ".join(one.rpm for one in libraries)))
+    requirements = " ".join(f"'{one.requirement}'" for one in libraries)
+    ways.append(f"or with: {sys.executable or 'python3'} -m pip install {requirements}")
+    return ", ".join(ways)
