@@ -1,0 +1,163 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A daemon without an init system: one process, a pid file that tells it apart from others, and a log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import typing as t
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+_POLL = 0.05  # seconds
+
+
+def read_pid_file(path: str) -> t.Optional[proc.ProcessIdentity]:
+    """Who the pid file names; None when there is none. Raises HostError when it is not one of ours."""
+    try:
+        with open(path, encoding="utf-8") as pid_file:
+            content = json.load(pid_file)
+        return proc.ProcessIdentity(
+            pid=int(content["pid"]),
+            start_time=int(content["start_time"]),
+            executable=str(content["executable"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HostError(
+            f"Reading the pid file {path} failed: {error}. It was not written by this role, so it cannot be told "
+            f"which process is ours; nothing was killed. Stop that daemon by hand and remove the file."
+        ) from error
+
+
+def running(path: str) -> t.Optional[proc.ProcessIdentity]:
+    """The living process that the pid file names, and only if it is that very process."""
+    recorded = read_pid_file(path)
+    if recorded is None:
+        return None
+    return recorded if proc.identify(recorded.pid) == recorded else None
+
+
+def _tail(log_file: str, *, lines: int = 15) -> str:
+    try:
+        with open(log_file, encoding="utf-8", errors="replace") as log:
+            return "\n".join(log.read().splitlines()[-lines:])
+    except OSError as error:
+        return f"(no log: {error})"
+
+
+def start(
+    argv: t.Sequence[str],
+    *,
+    pid_file: str,
+    log_file: str,
+    environment: t.Mapping[str, str],
+    ready_socket: str,
+    timeout: float,
+) -> proc.ProcessIdentity:
+    """Starts the daemon in a session of its own and waits until its unix socket accepts.
+
+    ``timeout`` is in seconds. Raises HostError, with the end of the log, when the daemon ends or stays silent.
+    """
+    for path in (pid_file, log_file):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    log_descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log_descriptor,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            cwd="/",
+            close_fds=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostError(f"Starting {argv[0]} failed: {error}.") from error
+    finally:
+        os.close(log_descriptor)
+    identity = _identify_started(child, argv)
+    if identity is not None:
+        _write_pid_file(pid_file, identity)
+        if _wait_ready(child, ready_socket, timeout):
+            return identity
+    status = child.poll()
+    if identity is not None and status is None:
+        stop(pid_file, timeout=10)
+    else:
+        _forget(pid_file)
+    happened = f"did not answer on {ready_socket} within {timeout:g} s" if status is None else f"ended with {status}"
+    raise HostError(f"{argv[0]} {happened}. The end of its log {log_file}:\n{_tail(log_file)}")
+
+
+def _identify_started(child: subprocess.Popen[bytes], argv: t.Sequence[str]) -> t.Optional[proc.ProcessIdentity]:
+    """The child's identity once it runs the daemon's program, not yet the interpreter that forked it."""
+    wanted = os.path.realpath(argv[0])
+    deadline = time.monotonic() + 5
+    while child.poll() is None and time.monotonic() < deadline:
+        identity = proc.identify(child.pid)
+        if identity is not None and identity.executable == wanted:
+            return identity
+        time.sleep(_POLL)
+    return None
+
+
+def _wait_ready(child: subprocess.Popen[bytes], ready_socket: str, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while child.poll() is None and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(ready_socket)
+                return True
+            except OSError:
+                time.sleep(_POLL)
+    return False
+
+
+def _write_pid_file(path: str, identity: proc.ProcessIdentity) -> None:
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as pid_file:
+        json.dump(
+            {"pid": identity.pid, "start_time": identity.start_time, "executable": identity.executable},
+            pid_file,
+        )
+    os.replace(temporary, path)
+
+
+def _forget(pid_file: str) -> None:
+    if os.path.exists(pid_file):
+        os.unlink(pid_file)
+
+
+def stop(pid_file: str, *, timeout: float) -> bool:
+    """Stops the process that the pid file names: SIGTERM, and SIGKILL after ``timeout`` seconds.
+
+    Returns whether there was one. A process that merely has the same number is left alone.
+    """
+    identity = running(pid_file)
+    if identity is None:
+        _forget(pid_file)
+        return False
+    for sent, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 10.0)):
+        try:
+            os.kill(identity.pid, sent)
+        except ProcessLookupError:
+            break
+        deadline = time.monotonic() + patience
+        while proc.identify(identity.pid) == identity and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        if proc.identify(identity.pid) != identity:
+            break
+    else:
+        raise HostError(f"Process {identity.pid} ({identity.executable}) is still there after SIGKILL; see its state.")
+    _forget(pid_file)
+    return True

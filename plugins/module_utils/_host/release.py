@@ -1,0 +1,180 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""BuildKit releases on a host: one directory per version, and a link that says which one is in use.
+
+<install_dir>/<version>/bin/...   what the archive holds, complete or not there at all
+<install_dir>/<version>/.sha256   the archive's checksum, so that another archive of the same name is noticed
+<install_dir>/current             link to the version in use
+<bin_dir>/<program>               links into <install_dir>/current/bin
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import typing as t
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+# The programs that are put into PATH; the emulators and CNI plugins of a release are found beside buildkitd.
+LINKED_PROGRAMS = ("buildctl", "buildkitd", "buildkit-runc")
+
+# Release platforms by `uname -m` (hack/release of moby/buildkit names its archives by GOARCH and GOARM).
+PLATFORMS = {
+    "x86_64": "linux-amd64",
+    "amd64": "linux-amd64",
+    "aarch64": "linux-arm64",
+    "arm64": "linux-arm64",
+    "armv7l": "linux-arm-v7",
+    "armv8l": "linux-arm-v7",
+    "ppc64le": "linux-ppc64le",
+    "riscv64": "linux-riscv64",
+    "s390x": "linux-s390x",
+}
+
+
+def sha256_of(path: str) -> str:
+    """The SHA-256 of a file, in lower-case hexadecimal. Raises OSError when it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as source:
+        for block in iter(lambda: source.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def installed_sha256(install_dir: str, version: str) -> str:
+    """The checksum of the archive that a version directory was unpacked from; empty when it is not there."""
+    try:
+        with open(os.path.join(install_dir, version, ".sha256"), encoding="ascii") as stamp:
+            return stamp.read().strip()
+    except OSError:
+        return ""
+
+
+def current_version(install_dir: str) -> str:
+    """The version in use; empty when none is."""
+    try:
+        return os.path.basename(os.readlink(os.path.join(install_dir, "current")))
+    except OSError:
+        return ""
+
+
+def missing_links(install_dir: str, bin_dir: str, version: str) -> t.List[str]:
+    """The programs of an installed version that are not yet linked from ``bin_dir``.
+
+    Raises HostError where ``bin_dir`` holds a file of that name that is not ours: nothing is overwritten.
+    """
+    missing = []
+    for program in LINKED_PROGRAMS:
+        if not os.path.exists(os.path.join(install_dir, version, "bin", program)):
+            continue
+        link = os.path.join(bin_dir, program)
+        if not os.path.lexists(link):
+            missing.append(program)
+        elif not os.path.islink(link):
+            raise HostError(
+                f"Linking {link} to BuildKit {version} failed: a file that is not ours is there. "
+                f"Remove it (or the package it belongs to), or set buildkitd_bin_dir to another directory."
+            )
+        elif os.readlink(link) != _link_target(install_dir, program):
+            missing.append(program)
+    return missing
+
+
+def _link_target(install_dir: str, program: str) -> str:
+    return os.path.join(install_dir, "current", "bin", program)
+
+
+def verify_archive(path: str, sha256: str) -> None:
+    """Refuses an archive that is not the one pinned, or that holds no bin/buildkitd. Raises HostError."""
+    found = sha256_of(path)
+    if found != sha256.lower():
+        raise HostError(
+            f"Verifying {path} failed: its sha256 is {found}, expected {sha256.lower()}. The archive is damaged or "
+            f"not the one that was pinned; nothing was installed. Fetch it again, or correct the checksum if you "
+            f"are sure of the archive."
+        )
+    try:
+        with tarfile.open(path) as archive:
+            names = {_relative(member.name) for member in archive.getmembers() if member.isfile()}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise HostError(f"Reading the archive {path} failed: {error}. It must be a tar archive.") from error
+    if "bin/buildkitd" not in names:
+        raise HostError(
+            f"The archive {path} has no bin/buildkitd, so it is no BuildKit release for Linux "
+            f"(buildkit-v<version>.linux-<arch>.tar.gz). Nothing was installed."
+        )
+
+
+def _relative(name: str) -> str:
+    return os.path.normpath(name).lstrip("/")
+
+
+def unpack(path: str, sha256: str, install_dir: str, version: str) -> None:
+    """Unpacks the regular files under bin/ into the version's directory, which appears complete or not at all."""
+    os.makedirs(install_dir, mode=0o755, exist_ok=True)
+    staging = tempfile.mkdtemp(prefix=f".{version}.", dir=install_dir)
+    try:
+        os.makedirs(os.path.join(staging, "bin"))
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = _relative(member.name)
+                if member.isfile() and os.path.dirname(name) == "bin":
+                    _write_program(archive, member, os.path.join(staging, name))
+        with open(os.path.join(staging, ".sha256"), "w", encoding="ascii") as stamp:
+            stamp.write(sha256.lower() + "\n")
+        os.chmod(staging, 0o755)
+        os.chmod(os.path.join(staging, "bin"), 0o755)
+        target = os.path.join(install_dir, version)
+        if os.path.lexists(target):
+            # Another archive under the same version: a running daemon keeps its open files.
+            retired = tempfile.mkdtemp(prefix=f".{version}.retired.", dir=install_dir)
+            os.rename(target, os.path.join(retired, "release"))
+            os.rename(staging, target)
+            shutil.rmtree(retired)
+        else:
+            os.rename(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_program(archive: tarfile.TarFile, member: tarfile.TarInfo, destination: str) -> None:
+    source = archive.extractfile(member)
+    if source is None:
+        raise HostError(f"Unpacking {member.name} failed: the archive names it, but does not hold it.")
+    with source, open(destination, "wb") as program:
+        shutil.copyfileobj(source, program)
+    os.chmod(destination, 0o755)
+
+
+def switch(install_dir: str, bin_dir: str, version: str) -> None:
+    """Makes a version the one in use, in one rename, and links its programs into ``bin_dir``."""
+    _replace_link(version, os.path.join(install_dir, "current"))
+    os.makedirs(bin_dir, mode=0o755, exist_ok=True)
+    for program in missing_links(install_dir, bin_dir, version):
+        _replace_link(_link_target(install_dir, program), os.path.join(bin_dir, program))
+
+
+def _replace_link(target: str, link: str) -> None:
+    temporary = f"{link}.{os.getpid()}.new"
+    os.symlink(target, temporary)
+    os.replace(temporary, link)
+
+
+def remove(install_dir: str, bin_dir: str, *, dry_run: bool) -> t.List[str]:
+    """Removes every version and our links; returns the paths that were, or with ``dry_run`` would be, removed."""
+    gone = []
+    for program in LINKED_PROGRAMS:
+        link = os.path.join(bin_dir, program)
+        if os.path.islink(link) and os.readlink(link) == _link_target(install_dir, program):
+            gone.append(link)
+            if not dry_run:
+                os.unlink(link)
+    if os.path.isdir(install_dir):
+        gone.append(install_dir)
+        if not dry_run:
+            shutil.rmtree(install_dir)
+    return gone

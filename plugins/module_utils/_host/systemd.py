@@ -1,0 +1,46 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd units as `systemctl show` tells them (systemctl(1), org.freedesktop.systemd1(5))."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import typing as t
+
+_PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "UnitFileState",
+    "MainPID",
+    "NeedDaemonReload",
+)
+
+
+def is_running() -> bool:
+    """Whether systemd is this host's init, as sd_booted(3) tells it."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def show(unit: str) -> t.Dict[str, str]:
+    """The properties of a unit; all empty where systemd is not running."""
+    empty = dict.fromkeys(_PROPERTIES, "")
+    if not is_running():
+        return empty
+    shown = subprocess.run(
+        ["systemctl", "show", "--property", ",".join(_PROPERTIES), "--", unit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    pairs = (line.partition("=") for line in shown.stdout.splitlines())
+    return {**empty, **{name: value for name, _separator, value in pairs if name in empty}}
+
+
+def main_pid(unit: str) -> t.Optional[int]:
+    """The main process of a service; None when it does not run."""
+    pid = int(show(unit)["MainPID"] or 0)
+    return pid or None

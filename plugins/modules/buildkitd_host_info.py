@@ -1,0 +1,230 @@
+#!/usr/bin/python
+
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a builder host is and has: one task instead of ten."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: buildkitd_host_info
+short_description: What a builder host is and what it already has
+version_added: 1.0.0
+description:
+  - Tells everything that the roles must know of a host before they change it, in one task.
+  - It needs the Python standard library alone, changes nothing, and never fails because something is not there.
+extends_documentation_fragment:
+  - buildfarm.buildkit._attributes.info
+options:
+  version:
+    description: The BuildKit version that is wanted, without a leading C(v).
+    type: str
+    required: true
+  port:
+    description: The TCP port that buildkitd is to listen on, or V(0) when it is to listen on none.
+    type: int
+    default: 0
+  listen_address:
+    description: The address that buildkitd is to listen on. Empty means every address of the host.
+    type: str
+    default: ""
+  install_dir:
+    description: Where the versions are installed.
+    type: path
+    default: /usr/local/lib/buildkit
+  bin_dir:
+    description: Where the programs are linked.
+    type: path
+    default: /usr/local/bin
+  tls_dir:
+    description: The directory with the daemon's certificates.
+    type: path
+    default: /etc/buildkit/tls
+  pid_file:
+    description: The pid file of a daemon that runs without an init system.
+    type: path
+    default: /run/buildkit/buildkitd.pid
+author:
+  - The buildfarm.buildkit authors (@buildfarm)
+seealso:
+  - module: buildfarm.buildkit.buildkitd_release
+  - module: buildfarm.buildkit.buildkitd_process
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  buildfarm.buildkit.buildkitd_host_info:
+    version: 0.31.0
+    port: 1234
+  register: host
+
+- name: Stop where the port belongs to somebody else
+  ansible.builtin.assert:
+    that: host.foreign_listeners | length == 0
+"""
+
+RETURN = r"""
+platform:
+  description: The host's platform as release archives name it. Empty when there is no release for it.
+  returned: always
+  type: str
+  sample: linux-amd64
+machine:
+  description: What C(uname -m) says.
+  returned: always
+  type: str
+  sample: x86_64
+systemd:
+  description: Whether systemd is the host's init.
+  returned: always
+  type: bool
+  sample: true
+units:
+  description: State of C(buildkit.service) and C(buildkit.socket), as C(systemctl show) tells it.
+  returned: always
+  type: dict
+  sample:
+    buildkit.service: {LoadState: loaded, ActiveState: active, SubState: running, UnitFileState: enabled}
+installed_sha256:
+  description: Checksum of the archive that the wanted version was installed from. Empty when it is not installed.
+  returned: always
+  type: str
+  sample: a13e961a4e4e1afbece1ddfd6818ff726fe4577a99b2763e677456016827f4b7
+current_version:
+  description: The version in use. Empty when none is.
+  returned: always
+  type: str
+  sample: 0.31.0
+unlinked_programs:
+  description: Programs of the wanted version that are not yet linked into O(bin_dir).
+  returned: always
+  type: list
+  elements: str
+  sample: []
+foreign_programs:
+  description: Why a program cannot be linked, because a file that is not ours has its name.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+runc:
+  description: The runc that buildkitd would find in PATH. Empty when there is none.
+  returned: always
+  type: str
+  sample: /usr/sbin/runc
+foreign_listeners:
+  description: Who else listens on the wanted port.
+  returned: always
+  type: list
+  elements: str
+  sample: ["0.0.0.0:1234 held by /usr/sbin/nginx (process 812)"]
+tls_files:
+  description: Which of C(ca.pem), C(cert.pem) and C(key.pem) are in O(tls_dir).
+  returned: always
+  type: list
+  elements: str
+  sample: [ca.pem, cert.pem, key.pem]
+cryptography:
+  description: Version of the host's Python library cryptography. Empty when it is missing.
+  returned: always
+  type: str
+  sample: 43.0.0
+python:
+  description: The interpreter that modules run with.
+  returned: always
+  type: str
+  sample: /usr/bin/python3
+process:
+  description: Process number of the daemon that O(pid_file) names, when that very process runs.
+  returned: always
+  type: int
+  sample: 4711
+"""
+
+import os
+import platform
+import shutil
+import sys
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process, release, systemd
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+
+def _foreign_listeners(params: t.Mapping[str, t.Any], units: t.Mapping[str, t.Mapping[str, str]]) -> t.List[str]:
+    if not params["port"]:
+        return []
+    ours = os.path.join(os.path.realpath(params["install_dir"]), "")
+    found = []
+    for listener in proc.listeners(params["port"]):
+        activated = listener.pid == 1 and units["buildkit.socket"]["ActiveState"] == "active"
+        if activated or listener.executable.startswith(ours):
+            continue
+        if proc.overlaps(listener.address, params["listen_address"]):
+            holder = f"{listener.executable or 'an unknown program'} (process {listener.pid or 'unknown'})"
+            found.append(f"{listener.address}:{listener.port} held by {holder}")
+    return found
+
+
+def _cryptography_version() -> str:
+    try:
+        import cryptography
+    except ImportError:
+        return ""
+    return str(cryptography.__version__)
+
+
+def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.Tuple[t.List[str], t.List[str]]:
+    """Programs still to be linked, and why some of them cannot be."""
+    try:
+        return release.missing_links(params["install_dir"], params["bin_dir"], params["version"]), []
+    except HostError as error:
+        return [], [str(error)]
+
+
+def main() -> None:
+    """Collects the facts and exits with them."""
+    module = AnsibleModule(
+        argument_spec={
+            "version": {"type": "str", "required": True},
+            "port": {"type": "int", "default": 0},
+            "listen_address": {"type": "str", "default": ""},
+            "install_dir": {"type": "path", "default": "/usr/local/lib/buildkit"},
+            "bin_dir": {"type": "path", "default": "/usr/local/bin"},
+            "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
+            "pid_file": {"type": "path", "default": "/run/buildkit/buildkitd.pid"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    units = {unit: systemd.show(unit) for unit in ("buildkit.service", "buildkit.socket")}
+    unlinked, foreign_programs = _foreign_programs(params)
+    try:
+        daemon = process.running(params["pid_file"])
+    except HostError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False,
+        platform=release.PLATFORMS.get(platform.machine(), "") if platform.system() == "Linux" else "",
+        machine=platform.machine(),
+        systemd=systemd.is_running(),
+        units=units,
+        installed_sha256=release.installed_sha256(params["install_dir"], params["version"]),
+        current_version=release.current_version(params["install_dir"]),
+        unlinked_programs=unlinked,
+        foreign_programs=foreign_programs,
+        runc=shutil.which("buildkit-runc") or shutil.which("runc") or "",
+        foreign_listeners=_foreign_listeners(params, units),
+        tls_files=[
+            name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))
+        ],
+        cryptography=_cryptography_version(),
+        python=sys.executable,
+        process=daemon.pid if daemon else 0,
+    )
+
+
+if __name__ == "__main__":
+    main()
