@@ -43,6 +43,7 @@ CRYPTOGRAPHY = Library(
 # Below 0.5: the streams of this collection reach grpclib through a hook that is private to it.
 GRPCLIB = Library("grpclib.client", "grpclib", "0.4.8", debian="python3-grpclib", below="0.5")
 PROTOBUF = Library("google.protobuf", "protobuf", "3.20", debian="python3-protobuf", rpm="python3-protobuf")
+TOMLI_W = Library("tomli_w", "tomli-w", "1.0", debian="python3-tomli-w", rpm="python3-tomli-w")
 
 
 def require(*libraries: Library) -> None:

@@ -21,6 +21,13 @@ description:
   - Run it after every file has been written.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
 options:
   files:
     description: What the daemon depends on, as a name that reads well in a sentence, and the file's path.

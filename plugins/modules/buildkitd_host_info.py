@@ -15,12 +15,20 @@ description:
   - Tells everything that the roles must know of a host before they change it, in one task.
   - It needs the Python standard library alone, changes nothing, and never fails because something is not there.
 extends_documentation_fragment:
-  - buildfarm.buildkit._attributes.info
+  - buildfarm.buildkit._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+    details: It changes nothing, so there is nothing to compare.
+  idempotent:
+    support: full
 options:
   version:
-    description: The BuildKit version that is wanted, without a leading C(v).
+    description: The BuildKit version that is wanted, without a leading C(v). Empty when that does not matter.
     type: str
-    required: true
+    default: ""
   port:
     description: The TCP port that buildkitd is to listen on, or V(0) when it is to listen on none.
     type: int
@@ -188,7 +196,7 @@ def main() -> None:
     """Collects the facts and exits with them."""
     module = AnsibleModule(
         argument_spec={
-            "version": {"type": "str", "required": True},
+            "version": {"type": "str", "default": ""},
             "port": {"type": "int", "default": 0},
             "listen_address": {"type": "str", "default": ""},
             "install_dir": {"type": "path", "default": "/usr/local/lib/buildkit"},
@@ -211,7 +219,7 @@ def main() -> None:
         machine=platform.machine(),
         systemd=systemd.is_running(),
         units=units,
-        installed_sha256=release.installed_sha256(params["install_dir"], params["version"]),
+        installed_sha256=release.installed_sha256(params["install_dir"], params["version"]) if params["version"] else "",
         current_version=release.current_version(params["install_dir"]),
         unlinked_programs=unlinked,
         foreign_programs=foreign_programs,

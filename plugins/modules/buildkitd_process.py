@@ -18,6 +18,14 @@ description:
   - The daemon is not started again at boot. Where there is systemd, use it.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details: O(state=restarted) restarts each time.
 options:
   argv:
     description: The program, as an absolute path, and its arguments. Required unless O(state=stopped).

@@ -19,6 +19,13 @@ description:
   - A running daemon is not touched; it goes on with the files it opened.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
 options:
   version:
     description: The version, without a leading C(v). Required unless O(state=absent).
@@ -114,11 +121,25 @@ def _fetch(module: AnsibleModule, destination: str) -> None:
         shutil.copyfileobj(response, archive)
 
 
+def _is_url(src: str) -> bool:
+    return src.startswith(("http://", "https://"))
+
+
+def _is_installed(params: t.Mapping[str, t.Any]) -> bool:
+    return release.installed_sha256(params["install_dir"], params["version"]) == params["sha256"].lower()
+
+
+def _check(params: t.Mapping[str, t.Any]) -> None:
+    """Refuses in check mode what the real run would refuse, as far as that can be told without a download."""
+    if not _is_installed(params) and not _is_url(params["src"]) and os.path.isfile(params["src"]):
+        release.verify_archive(params["src"], params["sha256"])
+
+
 def _install(module: AnsibleModule) -> None:
     params = module.params
-    if release.installed_sha256(params["install_dir"], params["version"]) != params["sha256"].lower():
+    if not _is_installed(params):
         archive = params["src"]
-        if archive.startswith(("http://", "https://")):
+        if _is_url(archive):
             archive = os.path.join(module.tmpdir, "buildkit-release.tar.gz")
             _fetch(module, archive)
         elif not os.path.isfile(archive):
@@ -151,7 +172,9 @@ def main() -> None:
     try:
         if present:
             reasons = _reasons(params, previous)
-            if reasons and not module.check_mode:
+            if module.check_mode:
+                _check(params)
+            elif reasons:
                 _install(module)
         else:
             gone = release.remove(params["install_dir"], params["bin_dir"], dry_run=module.check_mode)
