@@ -41,11 +41,6 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import TOMLI_W, MissingLibraryError, require
 
-try:
-    import tomli_w
-except ImportError:
-    pass  # reported by require()
-
 
 def _plain(value: t.Any, path: str) -> t.Any:
     """The value in plain Python types, keys sorted; Ansible's own types carry tags that a TOML library may not know."""
@@ -73,6 +68,8 @@ def to_toml(value: t.Any) -> str:
         require(TOMLI_W)
     except MissingLibraryError as error:
         raise AnsibleFilterError(str(error)) from error
+    import tomli_w
+
     if not isinstance(value, t.Mapping):
         raise AnsibleFilterError(f"Rendering TOML failed: a dictionary is needed, not {type(value).__name__}.")
     return tomli_w.dumps(_plain(value, ""))

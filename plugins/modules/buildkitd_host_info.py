@@ -117,7 +117,7 @@ foreign_programs:
   elements: str
   sample: []
 runc:
-  description: The runc that buildkitd would find in PATH. Empty when there is none.
+  description: The runc that buildkitd would find, its own or one in PATH. Empty when there is none.
   returned: always
   type: str
   sample: /usr/sbin/runc
@@ -184,6 +184,13 @@ def _cryptography_version() -> str:
     return str(cryptography.__version__)
 
 
+def _runc(params: t.Mapping[str, t.Any]) -> str:
+    """The runc that buildkitd would use: it looks for buildkit-runc first, and finds its own programs before others."""
+    programs = os.path.join(params["install_dir"], params["version"], "bin")
+    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    return shutil.which("buildkit-runc", path=path) or shutil.which("runc", path=path) or ""
+
+
 def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.Tuple[t.List[str], t.List[str]]:
     """Programs still to be linked, and why some of them cannot be."""
     try:
@@ -223,7 +230,7 @@ def main() -> None:
         current_version=release.current_version(params["install_dir"]),
         unlinked_programs=unlinked,
         foreign_programs=foreign_programs,
-        runc=shutil.which("buildkit-runc") or shutil.which("runc") or "",
+        runc=_runc(params),
         foreign_listeners=_foreign_listeners(params, units),
         tls_files=[
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))

@@ -76,6 +76,11 @@ reasons:
   type: list
   elements: str
   sample: ["version 0.31.0 is not installed", "version 0.30.0 was in use"]
+bundled_runc:
+  description: Whether the installed version brings its own runc. Null when check mode cannot tell.
+  returned: always
+  type: bool
+  sample: true
 previous_version:
   description: The version that was in use before. Empty when none was.
   returned: always
@@ -185,6 +190,7 @@ def main() -> None:
         changed=bool(reasons),
         reasons=reasons,
         previous_version=previous,
+        bundled_runc=release.has_runc(params["install_dir"], params["version"]) if present else None,
         diff={
             "before": f"version in use: {previous or 'none'}\n",
             "after": f"version in use: {params['version'] if present else 'none'}\n",

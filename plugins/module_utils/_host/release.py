@@ -62,6 +62,12 @@ def current_version(install_dir: str) -> str:
         return ""
 
 
+def has_runc(install_dir: str, version: str) -> t.Optional[bool]:
+    """Whether a version brings its own runc, as upstream's do; None when it is not installed."""
+    programs = os.path.join(install_dir, version, "bin")
+    return os.path.exists(os.path.join(programs, "buildkit-runc")) if os.path.isdir(programs) else None
+
+
 def missing_links(install_dir: str, bin_dir: str, version: str) -> t.List[str]:
     """The programs of an installed version that are not yet linked from ``bin_dir``.
 
