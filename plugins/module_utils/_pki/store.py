@@ -1,0 +1,313 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The PKI directory on disk::
+
+    <path>/                         0700, refused when others can enter it
+      .gitignore                    *
+      .lock                         held by a run from reading to writing
+      issued.json                   the register
+      authorities/default/          ca.pem key.pem
+      daemons/<name>/               ca.pem cert.pem, and key.pem when the key was made here
+      clients/<name>/               ca.pem cert.pem key.pem
+
+A key and its certificate always belong together, whatever kills a run. A directory with new ones is built
+complete as ``.<name>.new`` and flushed to disk. Then the current one is renamed to ``.<name>.old``, the new one
+takes its name, and the old one goes. So when ``<name>`` is missing beside both others, the new one is complete
+and :meth:`Store.recover` finishes the exchange; in every other case ``<name>`` is whole and the others are waste.
+Single files (a CA file, the register) are replaced by a rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import facts, keys
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import StoreError, UnreadableError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import Authority, Leaf
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Register
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes import CLIENT, DAEMON
+
+if t.TYPE_CHECKING:
+    from cryptography import x509
+
+AUTHORITY = "authority"
+
+CA_FILE = "ca.pem"
+CERTIFICATE_FILE = "cert.pem"
+KEY_FILE = "key.pem"
+
+_PARENTS = {AUTHORITY: "authorities", DAEMON: "daemons", CLIENT: "clients"}
+_LOCK = ".lock"
+_REGISTER = "issued.json"
+_IGNORE = ".gitignore"
+_OURS = {_LOCK, _REGISTER, _IGNORE, *_PARENTS.values()}
+_LEAF_FILES = (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
+
+
+@dataclass(frozen=True)
+class Change:
+    """New contents for the directory of an authority, daemon or client.
+
+    :param files: its key and certificate files by name; with ``whole`` they replace the ones that are there,
+        without it each is a replacement for one file.
+    """
+
+    kind: str
+    name: str
+    files: t.Mapping[str, bytes]
+    whole: bool
+
+
+class Store:
+    """One PKI directory. All methods raise ``OSError`` as it comes and :class:`StoreError` for the rest."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def directory(self, kind: str, name: str) -> str:
+        """Where the files of an authority, daemon or client are."""
+        return os.path.join(self.path, _PARENTS[kind], name)
+
+    def exists(self) -> bool:
+        """Whether there is a directory at all."""
+        return os.path.isdir(self.path)
+
+    def check(self) -> None:
+        """Refuse a directory that is not ours or that others can read.
+
+        :raises StoreError: with the command that puts it right.
+        """
+        if not self.exists():
+            if os.path.lexists(self.path):
+                raise StoreError(f"{self.path} is not a directory: name one for the PKI that is, or is not there yet.")
+            return
+        entries = set(os.listdir(self.path))
+        if _PARENTS[AUTHORITY] not in entries and entries - _OURS:
+            raise StoreError(
+                f"{self.path} is no PKI directory: it has other contents ({', '.join(sorted(entries - _OURS)[:3])}) "
+                "and no authorities/. Name a directory of its own for the PKI."
+            )
+        exposed = [path for path in (self.path, *self._key_files()) if _open_to_others(path)]
+        if exposed:
+            raise StoreError(
+                f"Others than its owner have access to {exposed[0]}: keys that others may have read are no longer "
+                f"secret. Close the directory with 'chmod -R go= {self.path}', and consider whether its keys have "
+                "to be replaced."
+            )
+
+    @contextlib.contextmanager
+    def locked(self, *, timeout: float, read_only: bool) -> t.Iterator[None]:
+        """Hold the directory against other runs; without ``read_only`` make it first, private.
+
+        :raises LockTimeoutError: when another run does not end within ``timeout`` seconds.
+        """
+        if not read_only:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            _files.make_private_directory(self.path)
+        with _files.locked(os.path.join(self.path, _LOCK), timeout=timeout, read_only=read_only):
+            yield
+
+    def recover(self) -> None:
+        """Finish or undo what a killed run left behind."""
+        for parent in self._parents():
+            for entry in sorted(os.listdir(parent)):
+                name = _name_of(entry, ".old")
+                if name is None:
+                    continue
+                current, old, new = _trio(os.path.join(parent, name))
+                if not os.path.lexists(current):
+                    os.rename(new if os.path.isdir(new) else old, current)
+                    _files.flush([parent])
+                _files.remove_tree(old)
+            for entry in os.listdir(parent):
+                if _name_of(entry, ".new") is not None:
+                    _files.remove_tree(os.path.join(parent, entry))
+
+    def names(self, kind: str) -> list[str]:
+        """The names of all authorities, daemons or clients, sorted."""
+        parent = os.path.join(self.path, _PARENTS[kind])
+        try:
+            entries = os.listdir(parent)
+        except FileNotFoundError:
+            return []
+        waiting = {name for name in (_name_of(entry, ".old") for entry in entries) if name is not None}
+        return sorted({entry for entry in entries if not entry.startswith(".")} | waiting)
+
+    def read_authority(self, name: str, passphrase: str | None) -> Authority | None:
+        """Read a CA; None when it was never made.
+
+        :raises StoreError: when only a part of it is there, or it is no CA, or key and certificate differ.
+        """
+        directory = self._readable_directory(AUTHORITY, name)
+        ca_path, key_path = os.path.join(directory, CA_FILE), os.path.join(directory, KEY_FILE)
+        ca_pem, key_pem = _files.read_optional(ca_path), _files.read_optional(key_path)
+        if ca_pem is None and key_pem is None:
+            return None
+        for pem, missing, there in ((ca_pem, ca_path, key_path), (key_pem, key_path, ca_path)):
+            if pem is None:
+                raise StoreError(
+                    f"The CA is incomplete: {missing} is missing and {there} is there. Restore it from a backup; "
+                    "no new CA is made in its place."
+                )
+        certificate = facts.load_certificates(t.cast(bytes, ca_pem), ca_path)[0]
+        if not facts.may_sign_certificates(certificate):
+            raise UnreadableError(
+                f"{ca_path} is not the certificate of a CA: it may not sign certificates. Restore the right file "
+                "from a backup; no new CA is made in its place."
+            )
+        key = keys.load(t.cast(bytes, key_pem), key_path, passphrase=passphrase)
+        if keys.spki(key) != keys.spki(certificate):
+            raise StoreError(
+                f"The key {key_path} does not belong to the certificate {ca_path}. Restore the two files that "
+                "belong together from a backup; no new CA is made in their place."
+            )
+        if not keys.is_supported(key):
+            raise UnreadableError(
+                f"The CA key {key_path} is of type {keys.type_of(key)}, which is not supported: "
+                f"{', '.join(keys.KEY_TYPES)} and larger RSA keys are."
+            )
+        return Authority(certificate, key)
+
+    def read_leaf(self, kind: str, name: str) -> Leaf:
+        """Read the files of a daemon or client, those that are there.
+
+        :raises UnreadableError: when one is there and cannot be read.
+        """
+        directory = self._readable_directory(kind, name)
+        key_path = os.path.join(directory, KEY_FILE)
+        key_pem = _files.read_optional(key_path)
+        return Leaf(
+            certificate=self.read_certificate(kind, name),
+            key=None if key_pem is None else keys.load(key_pem, key_path),
+            bundle=_files.read_optional(os.path.join(directory, CA_FILE)),
+        )
+
+    def read_certificate(self, kind: str, name: str) -> x509.Certificate | None:
+        """Read only the certificate of a daemon or client, if it has one.
+
+        :raises UnreadableError: when it cannot be read.
+        """
+        path = os.path.join(self._readable_directory(kind, name), CERTIFICATE_FILE)
+        pem = _files.read_optional(path)
+        return None if pem is None else facts.load_certificates(pem, path)[0]
+
+    def read_register(self) -> Register:
+        """Read the register; an empty one when there is none.
+
+        :raises UnreadableError: when it is damaged.
+        """
+        path = os.path.join(self.path, _REGISTER)
+        return Register.parse(_files.read_optional(path), path)
+
+    def write_register(self, register: Register) -> None:
+        """Replace the register."""
+        _files.write_atomically(os.path.join(self.path, _REGISTER), register.dump())
+
+    def write_ignore_file(self) -> None:
+        """Keep the directory out of Git, unless the user decided about that already."""
+        with contextlib.suppress(FileExistsError):
+            _files.write_new(os.path.join(self.path, _IGNORE), b"*\n")
+
+    def write(self, changes: t.Sequence[Change]) -> None:
+        """Carry out changes, each of them completely or not at all.
+
+        All are prepared and flushed together first: one by one, a fleet would wait for the disk most of the time.
+        """
+        if not changes:
+            return
+        for parent in sorted({_PARENTS[change.kind] for change in changes}):
+            _files.make_private_directory(os.path.join(self.path, parent))
+        _files.flush([path for change in changes for path in self._prepare(change)])
+        for change in changes:
+            self._commit(change)
+        _files.flush(sorted({directory for change in changes for directory in self._holders(change)}))
+        for change in changes:
+            if change.whole:
+                _files.remove_tree(_trio(self.directory(change.kind, change.name))[1])
+
+    def _prepare(self, change: Change) -> list[str]:
+        """Write the new files beside the current ones; returns what to flush."""
+        current, _, new = _trio(self.directory(change.kind, change.name))
+        if not change.whole:
+            paths = []
+            for name, data in change.files.items():
+                paths.append(_temporary(os.path.join(current, name)))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(paths[-1])
+                _files.write_new(paths[-1], data)
+            return paths
+        os.mkdir(new, _files.PRIVATE_DIRECTORY)
+        if os.path.isdir(current):
+            # What the user or a role put beside our files stays there.
+            shutil.copytree(current, new, symlinks=True, ignore=_only_below(current), dirs_exist_ok=True)
+        for name, data in change.files.items():
+            _files.write_new(os.path.join(new, name), data)
+        return [new, *(os.path.join(new, name) for name in change.files)]
+
+    def _commit(self, change: Change) -> None:
+        current, old, new = _trio(self.directory(change.kind, change.name))
+        if not change.whole:
+            for name in change.files:
+                path = os.path.join(current, name)
+                os.rename(_temporary(path), path)
+            return
+        if os.path.lexists(current):
+            os.rename(current, old)
+        os.rename(new, current)
+
+    def _holders(self, change: Change) -> list[str]:
+        """The directories in which a change renamed something, to flush."""
+        directory = self.directory(change.kind, change.name)
+        return [os.path.dirname(directory) if change.whole else directory]
+
+    def _readable_directory(self, kind: str, name: str) -> str:
+        """The directory to read from: as :meth:`recover` would leave it, which check mode does not run."""
+        current, old, new = _trio(self.directory(kind, name))
+        if os.path.lexists(current) or not os.path.isdir(old):
+            return current
+        return new if os.path.isdir(new) else old
+
+    def _parents(self) -> list[str]:
+        found = (os.path.join(self.path, parent) for parent in _PARENTS.values())
+        return [parent for parent in found if os.path.isdir(parent)]
+
+    def _key_files(self) -> t.Iterator[str]:
+        for parent in self._parents():
+            for entry in sorted(os.listdir(parent)):
+                path = os.path.join(parent, entry, KEY_FILE)
+                if os.path.lexists(path):
+                    yield path
+
+
+def _trio(directory: str) -> tuple[str, str, str]:
+    """The current, old and new form of a directory that is exchanged as a whole."""
+    parent, name = os.path.split(directory)
+    return directory, os.path.join(parent, f".{name}.old"), os.path.join(parent, f".{name}.new")
+
+
+def _only_below(directory: str) -> t.Callable[[str, list[str]], list[str]]:
+    """For copytree: leave out our own files, which only the top of ``directory`` has."""
+    ours = {*_LEAF_FILES, *(os.path.basename(_temporary(name)) for name in _LEAF_FILES)}
+    return lambda folder, entries: [entry for entry in entries if folder == directory and entry in ours]
+
+
+def _name_of(entry: str, suffix: str) -> str | None:
+    """The name behind ``.<name>.old`` or ``.<name>.new``."""
+    if entry.startswith(".") and entry.endswith(suffix) and len(entry) > len(suffix) + 1:
+        return entry[1 : -len(suffix)]
+    return None
+
+
+def _temporary(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.tmp")
+
+
+def _open_to_others(path: str) -> bool:
+    return bool(stat.S_IMODE(os.stat(path).st_mode) & 0o077)
