@@ -10,13 +10,15 @@ module: buildkit_pki
 short_description: Keep a CA and the certificates of a whole fleet of BuildKit daemons and clients
 version_added: 1.0.0
 description:
-  - Keeps one directory with a certificate authority (CA) and the certificates that it issued to daemons and clients. One task serves a whole fleet.
+  - Keeps one directory with a certificate authority (CA) and the certificates that it issued to daemons and clients.
+    One task serves a whole fleet.
   - Runs where that directory is, which is normally the controller.
-  - A certificate is re-issued within a window before its end (O(renew_before)), and when its names, usage, key or issuer are not what they should be.
-    Every change comes with its reasons, in check mode too.
+  - A certificate is re-issued within a window before its end (O(renew_before)), and when its names, usage, key or
+    issuer are not what they should be. Every change comes with its reasons, in check mode too.
   - The lists O(daemons) and O(clients) are wishes, not inventories. Who is not listed is left alone.
   - A CA that cannot be read, decrypted or matched to its key is an error. It is never replaced.
-  - What goes into a certificate comes from these options alone. Of a certificate signing request (CSR) only the public key is used.
+  - What goes into a certificate comes from these options alone. Of a certificate signing request (CSR) only the public
+    key is used.
   - A run that is killed leaves every key beside its own certificate, and the next run carries on.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
@@ -34,7 +36,7 @@ requirements:
 options:
   path:
     description:
-      - The PKI directory. It is made if it is missing, for its owner alone, with a C(.gitignore) that keeps it out of Git.
+      - The PKI directory. It is made if it is missing, for its owner alone, with a C(.gitignore) against commits.
       - A directory that others can read is refused, and so is one with other contents.
       - A relative path starts where the module runs, so a playbook had better give an absolute one.
     type: path
@@ -54,7 +56,8 @@ options:
         default: 3650d
       renew_before:
         description:
-          - How long before its end the certificate of the CA is renewed, with the same key, so that everything it issued stays valid.
+          - How long before its end the certificate of the CA is renewed.
+          - It is renewed with the same key, so that everything it issued stays valid.
           - The default is a third of O(ca.valid_for).
         type: str
       key_type:
@@ -65,7 +68,7 @@ options:
       passphrase:
         description:
           - Encrypts the key of the CA. It must have at least 8 characters.
-          - Take it from a lookup of a file or of the environment on the controller, rather than writing it down in the playbook.
+          - Take it from a lookup of a file or of the environment on the controller, not from the playbook.
         type: str
   daemons:
     description: The daemons that shall have a certificate, for server authentication only.
@@ -91,14 +94,18 @@ options:
         default: []
       csr:
         description:
-          - A certificate signing request in PEM format, made on the host of the daemon with M(buildfarm.buildkit.buildkit_csr), so that the key stays there.
-          - Without it the key is made here, unless the daemon already has a certificate for a key of its own, which is kept while it is good.
+          - A certificate signing request in PEM format, made on the host of the daemon with
+            M(buildfarm.buildkit.buildkit_csr), so that the key stays there.
+          - Without it the key is made here, unless the daemon already has a certificate for a key on its host,
+            which is kept while it is good.
           - It may name no one but this daemon, by its name and the names it is given here.
         type: str
       trusts:
         description:
-          - SHA-256 fingerprints of the CAs that the daemon trusts already, as M(buildfarm.buildkit.buildkit_csr) returns them.
-          - If none of them belongs to the CA in O(path), the module refuses before it makes anything. The directory is lost or the wrong one.
+          - SHA-256 fingerprints of the CAs that the daemon trusts already, as M(buildfarm.buildkit.buildkit_csr)
+            returns them.
+          - If none of them belongs to the CA in O(path), the directory is lost or the wrong one, and the module
+            refuses before it makes anything.
         type: list
         elements: str
         default: []
@@ -115,12 +122,15 @@ options:
   shared_names:
     description:
       - Host names and IP addresses that several daemons may have, such as the name of a load balancer before them.
-      - Every other name belongs to one daemon, including daemons that are not listed in this run and have a certificate that is still valid.
+      - Every other name belongs to one daemon. Daemons that are not listed in this run count as long as their
+        certificates are valid.
     type: list
     elements: str
     default: []
   valid_for:
-    description: How long the certificates of daemons and clients are valid, if their CA is. Units as for O(ca.valid_for).
+    description:
+      - How long the certificates of daemons and clients are valid, in the units of O(ca.valid_for).
+      - None of them is valid for longer than its CA.
     type: str
     default: 90d
   renew_before:
@@ -305,7 +315,7 @@ def argument_spec() -> dict[str, t.Any]:
     }
 
 
-def main() -> t.NoReturn:
+def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     path = module.params["path"]

@@ -75,7 +75,8 @@ def load(pem: bytes, path: str, *, passphrase: str | None = None) -> PrivateKey:
     encrypted = b"ENCRYPTED" in pem
     if encrypted and not passphrase:
         raise PassphraseError(
-            f"The private key {path} is encrypted and no passphrase was given: pass the one it was encrypted with."
+            f"The private key {path} is encrypted and no passphrase was given. For a CA, give the one it was "
+            "encrypted with (ca.passphrase); the key of a daemon or client must not be encrypted."
         )
     if passphrase and not encrypted:
         raise PassphraseError(
