@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Runs the parts of `make test`, all or those named, and says at the end which passed and how long each took.
+# Usage: tools/test.sh [lint|unit|sanity|importer|integration|molecule|newest|bench]...
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+checkout=$PWD
+cache=$checkout/.cache
+parts=("$@")
+[ $# != 0 ] || parts=(lint unit sanity importer integration molecule newest)
+
+say() { printf '\n==> %s\n' "$*"; }
+
+need_root() {
+  [ "$(id -u)" = 0 ] || { echo "error: $1 runs real builders, and needs root" >&2; return 1; }
+}
+
+apt_install() { # PROGRAM PACKAGE
+  command -v "$1" >/dev/null && return
+  echo "Installing $2 with apt-get ..."
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+}
+
+# The two generations of BuildKit, as variables for the tests and the molecule inventory.
+obtain_buildkit() {
+  [ -z "${BUILDKIT_OLD_VERSION:-}" ] || return 0
+  local found generation
+  for generation in 0.13 0.25; do
+    found=$(python tools/buildkit_archive.py --generation "$generation" --install-runc)
+    local code=$?
+    if [ $code = 3 ] && [ $generation = 0.25 ]; then
+      printf '\n!!! BuildKit 0.25 cannot be had today: the tests run WITHOUT the generation that drains and offers ALPN.\n\n'
+      export BUILDKIT_NEW_VERSION=$BUILDKIT_OLD_VERSION BUILDKIT_NEW_ARCHIVE=$BUILDKIT_OLD_ARCHIVE
+      export BUILDKIT_NEW_SHA256=$BUILDKIT_OLD_SHA256
+      return 0
+    fi
+    [ $code = 0 ] || return $code
+    field() { python -c 'import json, sys; print(json.loads(sys.argv[1])[sys.argv[2]])' "$found" "$1"; }
+    local name=OLD
+    [ $generation = 0.13 ] || name=NEW
+    export "BUILDKIT_${name}_VERSION=$(field version)" "BUILDKIT_${name}_ARCHIVE=$(field archive)"
+    export "BUILDKIT_${name}_SHA256=$(field sha256)"
+  done
+}
+
+part_lint() {
+  python -m ruff check . && python -m ruff format --check . &&
+    python -m mypy -p ansible_collections.buildfarm.buildkit.plugins &&
+    python -m mypy tools &&
+    python -m vermin --quiet --no-tips --target=3.8- --violations \
+      plugins/module_utils/_files.py plugins/module_utils/_deps.py plugins/module_utils/_pki plugins/module_utils/_host \
+      plugins/modules/buildkit_csr.py plugins/modules/buildkitd_*.py &&
+    python -m yamllint -s . && ansible-lint --offline -q &&
+    apt_install shellcheck shellcheck && shellcheck tools/*.sh .ci/run &&
+    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all . &&
+    antsibull-changelog lint
+}
+
+part_unit() {
+  python -m pytest -q -n 2 tests/unit
+}
+
+# ansible-test wants a real path ending in ansible_collections/<namespace>/<name>.
+sanity_tree() {
+  local tree=$cache/sanity/ansible_collections/buildfarm/buildkit
+  rm -rf "$tree" && mkdir -p "$tree" &&
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree" && echo "$tree"
+}
+
+part_sanity() {
+  apt_install shellcheck shellcheck || return
+  local tree
+  tree=$(sanity_tree) || return
+  python tools/ansible_test_offline.py || return
+  (cd "$tree" && ansible-test sanity --color yes --python "$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')")
+}
+
+part_importer() {
+  local importer=$cache/importer build=$cache/build
+  [ -x "$importer/bin/python" ] || python -m venv "$importer" || return
+  "$importer/bin/python" -m pip install -q --disable-pip-version-check galaxy-importer==0.4.44 || return
+  rm -rf "$build" && mkdir -p "$build" &&
+    ansible-galaxy collection build --output-path "$build" "$(sanity_tree)" &&
+    ansible-galaxy collection install --offline --force -p "$build/installed" "$build"/*.tar.gz || return
+  (cd "$build" && PATH="$importer/bin:$PATH" GALAXY_IMPORTER_CONFIG=$checkout/tests/galaxy-importer.cfg \
+    "$importer/bin/python" -m galaxy_importer.main ./*.tar.gz) 2>&1 | tee "$build/importer.log"
+  [ "${PIPESTATUS[0]}" = 0 ] && ! grep -E '^(ERROR|WARNING)' "$build/importer.log"
+}
+
+part_integration() {
+  need_root "make integration" && obtain_buildkit && python -m pytest -q tests/integration
+}
+
+part_molecule() {
+  need_root "make molecule" && obtain_buildkit && python tools/docker_engine.py start || return
+  BUILDKIT_HOST_IMAGE=$(python tools/host_image.py) || return
+  export BUILDKIT_HOST_IMAGE MOLECULE_EPHEMERAL_DIRECTORY=$cache/molecule
+  local scenario failed=0
+  for scenario in $(cd molecule && dirname -- */molecule.yml); do
+    rm -rf "$MOLECULE_EPHEMERAL_DIRECTORY"
+    say "molecule: $scenario"
+    molecule -c molecule/config.yml test --scenario-name "$scenario" || failed=1
+  done
+  return $failed
+}
+
+part_newest() {
+  need_root "make newest" && obtain_buildkit && python tools/docker_engine.py start && tools/newest_ansible.sh
+}
+
+part_bench() {
+  need_root "make bench" && obtain_buildkit && python tools/docker_engine.py start || return
+  BUILDKIT_HOST_IMAGE=$(python tools/host_image.py) || return
+  export BUILDKIT_HOST_IMAGE
+  python tests/bench/bench.py
+}
+
+tools/python_env.sh requirements-test.txt || exit 1
+export PATH=$checkout/.venv/bin:$PATH
+export ANSIBLE_COLLECTIONS_PATH=$cache/collections ANSIBLE_HOME=$cache/ansible PYTHONPATH=$cache/collections
+export ANSIBLE_LOCALHOST_WARNING=false
+
+results=() status=0
+for part in "${parts[@]}"; do
+  declare -F "part_$part" >/dev/null || { echo "error: there is no part '$part'" >&2; exit 2; }
+  say "$part"
+  began=$SECONDS
+  if "part_$part"; then
+    results+=("$part: ok ($((SECONDS - began)) s)")
+  else
+    results+=("$part: FAILED ($((SECONDS - began)) s)") status=1
+  fi
+done
+[ ! -x .venv/bin/python ] || python tools/docker_engine.py stop
+printf '\n'
+printf '%s\n' "${results[@]}"
+exit $status
