@@ -21,31 +21,38 @@ options:
     description:
       - Where the daemon listens, spelled as C(buildctl --addr) spells it.
       - C(unix:///path/to/buildkitd.sock) for a local socket, which has no TLS.
-      - C(tcp://HOST:PORT) for everything else, with an IPv6 address in brackets, C(tcp://[2001:db8::1]:1234). Without a port it is 1234.
+      - C(tcp://HOST:PORT) for everything else, with an IPv6 address in brackets, C(tcp://[2001:db8::1]:1234).
+        Without a port it is 1234.
       - The proxy variables of the environment never apply.
     type: str
   ca_path:
     description:
-      - File with the CA certificates, in PEM format, one of which must have issued the certificate of the daemon.
-      - Required for C(tcp://) once a client certificate is given. Nothing else is trusted, the CA certificates of the system neither.
+      - File with the CA certificates, in PEM format, one of which must have issued the certificate of the
+        daemon.
+      - Required for C(tcp://) once a client certificate is given. Nothing else is trusted, the CA
+        certificates of the system neither.
     type: path
   client_cert:
     description:
-      - File with the client certificate to present to the daemon, in PEM format, followed by the intermediate certificates if there are any.
+      - File with the client certificate to present to the daemon, in PEM format, followed by the intermediate
+        certificates if there are any.
       - Goes with O(client_key).
     type: path
   client_key:
     description:
-      - File with the private key of O(client_cert), in PEM format and not encrypted. It is read where the module runs and goes nowhere else.
+      - File with the private key of O(client_cert), in PEM format and not encrypted. It is read where the
+        module runs and goes nowhere else.
     type: path
   tls_hostname:
     description:
-      - Name or IP address that the certificate of the daemon must have among its subject alternative names, if it is not the host of the address.
+      - Name or IP address that the certificate of the daemon must have among its subject alternative names,
+        if it is not the host of the address.
       - The common name of a certificate never counts, as in every Go client.
     type: str
   connect_timeout:
     description:
-      - Seconds that may pass until the daemon is connected and TLS is established, for every connection that the module makes.
+      - Seconds that may pass until the daemon is connected and TLS is established, for every connection that
+        the module makes.
       - The same limit holds for each question that the daemon has to answer at once.
     type: float
     default: 10

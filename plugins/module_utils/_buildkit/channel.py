@@ -1,0 +1,242 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""gRPC over a ready stream: grpclib on top, our streams below.
+
+grpclib opens its own connections, which know neither our time limits nor why TLS failed. A channel of ours
+overrides the one method with which it does so; that hook is private to grpclib, so its version is pinned
+below 0.5 and a unit test watches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import stream, tls
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.endpoint import Endpoint
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import (
+    ConnectError,
+    Failure,
+    Kind,
+    RpcError,
+    TlsError,
+)
+
+if TYPE_CHECKING:
+    from grpclib.client import Channel, Handler
+    from grpclib.config import Configuration
+    from grpclib.protocol import H2Protocol
+    from h2.config import H2Configuration
+    from h2.events import RemoteSettingsChanged
+else:
+    try:
+        from grpclib.client import Channel, Handler
+        from grpclib.config import Configuration
+        from grpclib.protocol import H2Protocol
+        from h2.config import H2Configuration
+        from h2.events import RemoteSettingsChanged
+    except ImportError:  # reported by _deps before any channel is made
+        Channel = H2Protocol = object
+
+_FRAME_HEADER = 9  # RFC 9113, section 4.1: length 3, type 1, flags 1, stream 4
+_SETTINGS = 4
+_TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1: the type of the record, then the first half of its version
+
+
+class GreetingError(RpcError):
+    """The peer does not begin as an HTTP/2 server begins.
+
+    :param beginning: its first bytes
+    """
+
+    def __init__(self, beginning: bytes) -> None:
+        super().__init__(Kind.NOT_GRPC, f"The answer is no HTTP/2: it begins with {beginning!r}")
+        self.beginning = beginning
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who to be, to whom.
+
+    :param context: TLS settings, None for no TLS
+    :param hostname: the name that the certificate must have
+    :param with_certificate: whether the context has a client certificate to show
+    """
+
+    endpoint: Endpoint
+    context: ssl.SSLContext | None = None
+    hostname: str = ""
+    with_certificate: bool = False
+
+
+class _Http2(H2Protocol):
+    """The HTTP/2 connection of a channel, which also remembers how it began and why it ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Handler(),
+            Configuration().__for_client__(),
+            H2Configuration(client_side=True, header_encoding="ascii"),
+        )
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: Exception | None = None
+        self.lost = False
+        self._beginning = b""
+
+    def data_received(self, data: bytes) -> None:
+        if not self.settled.done():
+            self._beginning += data[:_FRAME_HEADER]
+            if len(self._beginning) >= 4 and self._beginning[3] != _SETTINGS:
+                # RFC 9113, section 3.4: a server begins with SETTINGS.
+                self._give_up(GreetingError(self._beginning))
+                return
+        try:
+            events = self.connection.feed(data)
+            self.connection.flush()
+            for event in events:
+                if isinstance(event, RemoteSettingsChanged) and not self.settled.done():
+                    self.settled.set_result(None)
+                # Frames and responses that are unknown here may be skipped (RFC 9113, section 5.5).
+                if type(event) in getattr(self.processor, "processors", ()):
+                    self.processor.process(event)
+            self.connection.flush()
+        except Exception as error:  # whatever a hostile peer makes the HTTP/2 library raise
+            self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is no proper HTTP/2 ({type(error).__name__})"))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost = True
+        if isinstance(exc, Exception):
+            self.error = self.error or exc
+        if not self.settled.done():
+            self.settled.set_exception(self.error or ConnectionResetError("closed without an answer"))
+        super().connection_lost(exc)
+
+    def _give_up(self, error: RpcError) -> None:
+        self.error = self.error or error
+        if not self.settled.done():
+            self.settled.set_exception(error)
+        self.processor.close("no proper HTTP/2")
+
+
+class StreamChannel(Channel):
+    """A gRPC channel with exactly one connection, which is made before and never again."""
+
+    def __init__(self, peer: Peer, protocol: _Http2) -> None:
+        # The TLS settings give the requests their scheme; the connection has been made.
+        super().__init__(peer.endpoint.host or "localhost", peer.endpoint.port, ssl=peer.context)
+        self._ready = protocol
+
+    async def _create_connection(self) -> H2Protocol:
+        if self._ready.lost:
+            raise ConnectError(Kind.UNREACHABLE, "The connection is lost") from self._ready.error
+        return self._ready
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open gRPC connection.
+
+    :param certificate: the server's, DER; None without TLS
+    :param timings: seconds per stage, C(connect) and C(tls)
+    """
+
+    channel: StreamChannel
+    certificate: bytes | None
+    timings: dict[str, float]
+    raw: stream.Stream
+
+    async def close(self) -> None:
+        """Close it at once."""
+        self.channel.close()
+        self.raw.abort()
+        await asyncio.sleep(0)  # lets the transport close its socket
+
+
+async def open_connection(peer: Peer, *, timeout: float) -> Connection:
+    """Connect, with TLS if the peer has a context, up to the first frame of the server.
+
+    Only that frame proves that a client certificate was accepted: under TLS 1.3 the handshake is over before
+    the server has looked at it. Nothing but the preface is sent until then, so that the alert that names the
+    cause is always what we read next.
+
+    :param timeout: seconds for all of it
+    :raises Failure: with the cause
+    """
+    deadline = stream.Deadline(timeout)
+    timings: dict[str, float] = {}
+    began = time.monotonic()
+    raw = await stream.connect(peer.endpoint, deadline)
+    timings["connect"] = time.monotonic() - began
+    began = time.monotonic()
+    if peer.context is not None:
+        try:
+            await raw.start_tls(peer.context, peer.hostname, deadline)
+        except OSError as error:
+            raise await _explain_handshake(error, peer, deadline) from error
+    protocol = _Http2()
+    raw.attach(protocol)
+    try:
+        await asyncio.wait_for(protocol.settled, deadline.left())
+    except asyncio.TimeoutError:
+        raw.abort()
+        raise deadline.missed("The HTTP/2 greeting") from None
+    except Exception as error:
+        raw.abort()
+        raise await _explain_greeting(error, peer, deadline) from error
+    if peer.context is not None:
+        timings["tls"] = time.monotonic() - began
+    channel = StreamChannel(peer, protocol)
+    await channel.__connect__()
+    return Connection(channel, raw.peer_certificate, timings, raw)
+
+
+async def _explain_handshake(error: OSError, peer: Peer, deadline: stream.Deadline) -> Failure:
+    failure = _explain_tls(error, peer)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # ssl does not show a certificate that it refused: ask for it once more, as somebody who does not
+        # care.
+        raw = await _handshake_of_a_stranger(peer.endpoint, deadline)
+        if raw is not None:
+            failure.certificate = raw.peer_certificate
+            raw.abort()
+    return failure
+
+
+async def _explain_greeting(error: Exception, peer: Peer, deadline: stream.Deadline) -> Failure:
+    if isinstance(error, Failure):
+        if (
+            peer.context is None
+            and isinstance(error, GreetingError)
+            and error.beginning.startswith(_TLS_ALERT)
+        ):
+            return TlsError(Kind.TLS_EXPECTED, "Plain HTTP/2 was answered with a TLS alert")
+        return error
+    if isinstance(error, ssl.SSLError):
+        return _explain_tls(error, peer)
+    if peer.context is not None:
+        return RpcError(
+            Kind.NOT_GRPC, "The connection was closed right after the TLS handshake, without a word of HTTP/2"
+        )
+    raw = None if peer.endpoint.is_local else await _handshake_of_a_stranger(peer.endpoint, deadline)
+    if raw is None:
+        return RpcError(Kind.NOT_GRPC, "The connection was closed without an answer")
+    raw.abort()
+    return TlsError(Kind.TLS_EXPECTED, "The daemon speaks TLS, and was spoken to without")
+
+
+def _explain_tls(error: OSError, peer: Peer) -> TlsError:
+    return tls.explain(error, hostname=peer.hostname, with_certificate=peer.with_certificate)
+
+
+async def _handshake_of_a_stranger(endpoint: Endpoint, deadline: stream.Deadline) -> stream.Stream | None:
+    """A TLS stream to whoever answers, or None if there is none to be had."""
+    try:
+        raw = await stream.connect(endpoint, deadline)
+        await raw.start_tls(tls.stranger_context(), endpoint.host, deadline)
+    except (OSError, Failure):
+        return None
+    return raw
