@@ -27,7 +27,7 @@ def parse_duration(text: str, option: str) -> timedelta:
     :param option: where the text comes from, for the message.
     :raises WishError: when it has no known unit, is zero or is absurdly long.
     """
-    match = re.fullmatch(r"(\d{1,9})([wdhm])", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})([wdhm])", text.strip())
     if not match:
         raise WishError(
             f"{option} is {text!r}, which is no length of time: write a whole number and one of the units "
