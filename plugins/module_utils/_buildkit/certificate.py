@@ -24,7 +24,7 @@ class Certificate:
     :param sans: the subject alternative names, such as C(DNS:builder.example.com) and C(IP:192.0.2.10)
     :param not_before: start of its validity, UTC
     :param not_after: end of its validity, UTC
-    :param fingerprint: SHA-256 of its DER form, upper-case hexadecimal with colons
+    :param fingerprint: SHA-256 of its DER form, in hexadecimal
     """
 
     subject: str
@@ -79,14 +79,13 @@ def _timestamp(moment: datetime) -> str:
 
 
 def _describe(parsed: x509.Certificate) -> Certificate:
-    digest = parsed.fingerprint(hashes.SHA256()).hex().upper()
     return Certificate(
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
         sans=_sans(parsed),
         not_before=_utc(parsed, "not_valid_before"),
         not_after=_utc(parsed, "not_valid_after"),
-        fingerprint=":".join(digest[index : index + 2] for index in range(0, len(digest), 2)),
+        fingerprint=parsed.fingerprint(hashes.SHA256()).hex(),
     )
 
 

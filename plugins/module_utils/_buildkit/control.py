@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import messages
@@ -73,7 +73,7 @@ class GCPolicy:
     """One rule of the garbage collection that is in effect: sizes in bytes, age in seconds."""
 
     all: bool
-    filters: tuple[str, ...]
+    filters: list[str]
     keep_duration: int
     reserved_space: int
     max_used_space: int
@@ -88,6 +88,15 @@ class Worker:
     platforms: tuple[Platform, ...]
     labels: dict[str, str]
     gc_policy: tuple[GCPolicy, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that modules return."""
+        return {
+            "id": self.id,
+            "platforms": [str(platform) for platform in self.platforms],
+            "labels": self.labels,
+            "gc_policy": [asdict(rule) for rule in self.gc_policy],
+        }
 
 
 class Control:
@@ -200,7 +209,7 @@ def _worker(record: Any) -> Worker:
         gc_policy=tuple(
             GCPolicy(
                 all=rule.all,
-                filters=tuple(rule.filters),
+                filters=list(rule.filters),
                 keep_duration=rule.keepDuration // 10**9,
                 reserved_space=rule.reservedSpace,
                 max_used_space=rule.maxUsedSpace,

@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+BUILDS = smoke.BUILDS
 REFUSALS = ("no_certificate", "foreign_ca", "plaintext")
 
 # The order in which timings are shown.
-_STAGES = ("connect", "tls", "info", "workers", *smoke.BUILDS, *REFUSALS, "total")
+_STAGES = ("connect", "tls", "info", "workers", *BUILDS, *REFUSALS, "total")
 
 _STRANGERS = {
     "no_certificate": "without a client certificate",
@@ -74,18 +75,19 @@ class Proof:
 
     :param connect_timeout: seconds for each connection, and for each call that is answered at once
     :param build_timeout: seconds for each build
-    :param builds: of :data:`smoke.BUILDS`
+    :param builds: of :data:`BUILDS`
     :param refusals: of :data:`REFUSALS`; they concern tcp:// alone
     """
 
     connect_timeout: float = 10.0
     build_timeout: float = 60.0
-    builds: tuple[str, ...] = smoke.BUILDS
+    builds: tuple[str, ...] = BUILDS
     refusals: tuple[str, ...] = REFUSALS
 
     def check(self) -> None:
-        """
-        :raises InputError: a time limit that is none
+        """Make sure that the limits are limits.
+
+        :raises InputError: one is not
         """
         for name, value in (("connect_timeout", self.connect_timeout), ("build_timeout", self.build_timeout)):
             if not 0 < value < float("inf"):
@@ -109,41 +111,42 @@ class Report:
         """Whether all is proved."""
         return self.failure is None
 
+    @property
+    def summary(self) -> str:
+        """What was proved, or why not and what to try, in one line."""
+        if self.failure is not None:
+            return (
+                f"{self.address}: {self.failure.kind.value}: {self.failure.message}. {self.failure.remedy}"
+            )
+        facts = [f"BuildKit {self.version.version}"] if self.version else []
+        facts += [
+            f"{build} build in {self.timings[build] * 1000:.0f} ms"
+            for build in BUILDS
+            if build in self.timings
+        ]
+        facts += [f"stranger {_STRANGERS[name]} refused ({self.refusals[name].how})" for name in self._met]
+        return f"{self.address}: {', '.join(facts)}"
+
+    @property
+    def _met(self) -> list[str]:
+        return [name for name in REFUSALS if name in self.refusals]
+
     def as_dict(self, now: datetime | None = None) -> dict[str, Any]:
         """The form that modules return."""
         return {
             "address": self.address,
             "ok": self.ok,
             "version": self.version.version if self.version else None,
-            "workers": [_worker_dict(worker) for worker in self.workers],
+            "workers": [worker.as_dict() for worker in self.workers],
             "certificate": self.certificate.as_dict(now or datetime.now(timezone.utc))
             if self.certificate
             else None,
             "timings_ms": {
                 stage: round(self.timings[stage] * 1000, 1) for stage in _STAGES if stage in self.timings
             },
-            "refusals": {name: self.refusals[name].as_dict() for name in REFUSALS if name in self.refusals},
+            "refusals": {name: self.refusals[name].as_dict() for name in self._met},
             "failure": self.failure.as_dict() if self.failure else None,
         }
-
-
-def _worker_dict(worker: Worker) -> dict[str, Any]:
-    return {
-        "id": worker.id,
-        "platforms": [str(platform) for platform in worker.platforms],
-        "labels": worker.labels,
-        "gc_policy": [
-            {
-                "all": rule.all,
-                "filters": list(rule.filters),
-                "keep_duration": rule.keep_duration,
-                "reserved_space": rule.reserved_space,
-                "max_used_space": rule.max_used_space,
-                "min_free_space": rule.min_free_space,
-            }
-            for rule in worker.gc_policy
-        ],
-    }
 
 
 def verify(daemons: Sequence[Daemon], proof: Proof) -> list[Report]:

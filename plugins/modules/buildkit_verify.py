@@ -1,0 +1,345 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: buildkit_verify
+short_description: Prove that BuildKit daemons build, and that they refuse strangers
+version_added: 1.0.0
+description:
+  - Connects to one daemon or a fleet as a client does, runs a smoke build through the very endpoint that clients use,
+    and proves that strangers are refused. All daemons are proved at the same time.
+  - Speaks gRPC itself. It needs no buildctl, no Docker, no registry and no internet.
+  - Fails unless all that was asked for is proved, for every daemon. Each failure has a kind, which names the cause, and
+    a remedy. One daemon's failure hides no other's.
+  - A daemon that lets a stranger in gives away root on its host, and so is a failure (V(open_to_anyone)), even if it
+    builds.
+  - The smoke builds have constant content, no network and no entry in the build history, so they leave nothing behind
+    but some kilobytes of cache that stay the same however often they run.
+extends_documentation_fragment:
+  - buildfarm.buildkit._attributes
+  - buildfarm.buildkit._connection
+attributes:
+  check_mode:
+    support: full
+    details: Runs in check mode as it runs outside, because it changes nothing.
+  diff_mode:
+    support: none
+    details: There is nothing to differ.
+  idempotent:
+    support: full
+options:
+  daemons:
+    description:
+      - Daemons to prove at the same time, instead of O(address).
+      - What an item leaves out is taken from the option of the same name of the module.
+    type: list
+    elements: dict
+    suboptions:
+      address:
+        description: As O(address).
+        type: str
+        required: true
+      ca_path:
+        description: As O(ca_path).
+        type: path
+      client_cert:
+        description: As O(client_cert).
+        type: path
+      client_key:
+        description: As O(client_key).
+        type: path
+      tls_hostname:
+        description: As O(tls_hostname).
+        type: str
+  build_timeout:
+    description: Seconds that each smoke build may take. It is cancelled then.
+    type: float
+    default: 60
+  builds:
+    description:
+      - Which smoke builds to run, on the native platform of the daemon's worker.
+      - V(exec) writes a tiny static program into an empty image and runs it; the line that it prints must come back.
+      - V(dockerfile) does the same with a Dockerfile, through the frontend C(dockerfile.v0).
+    type: list
+    elements: str
+    choices: [exec, dockerfile]
+    default: [exec, dockerfile]
+  refusals:
+    description:
+      - Which strangers must be refused. They concern C(tcp://) alone, since a unix socket is guarded by its file mode.
+      - V(no_certificate) comes with TLS, but without a client certificate.
+      - V(foreign_ca) comes with a certificate of a CA that has the same name as the true one, but another key.
+      - V(plaintext) comes without TLS. It is the only one that a daemon without TLS meets, and he gets in.
+      - A connection that is closed counts as a refusal, because the good client got through in the same run.
+    type: list
+    elements: str
+    choices: [no_certificate, foreign_ca, plaintext]
+    default: [no_certificate, foreign_ca, plaintext]
+seealso:
+  - module: buildfarm.buildkit.buildkit_pki
+author:
+  - The buildfarm.buildkit authors (@buildfarm)
+"""
+
+EXAMPLES = r"""
+- name: Prove a builder from the controller
+  buildfarm.buildkit.buildkit_verify:
+    address: tcp://builder.example.com:1234
+    ca_path: pki/clients/ci/ca.pem
+    client_cert: pki/clients/ci/cert.pem
+    client_key: pki/clients/ci/key.pem
+  delegate_to: localhost
+
+- name: Prove a fleet at once, one of them by its address
+  buildfarm.buildkit.buildkit_verify:
+    daemons:
+      - address: tcp://build-1.example.com:1234
+      - address: tcp://192.0.2.12:1234
+        tls_hostname: build-2.example.com
+    ca_path: pki/clients/ci/ca.pem
+    client_cert: pki/clients/ci/cert.pem
+    client_key: pki/clients/ci/key.pem
+    connect_timeout: 5
+  delegate_to: localhost
+  run_once: true
+
+- name: Prove the daemon of this host through its unix socket
+  buildfarm.buildkit.buildkit_verify:
+    address: unix:///run/buildkit/buildkitd.sock
+  become: true
+"""
+
+RETURN = r"""
+daemons:
+  description: What was proved of each daemon, in the order in which they were given. A list even for one.
+  returned: when the options make sense, on failure too
+  type: list
+  elements: dict
+  contains:
+    address:
+      description: As it was given.
+      type: str
+    ok:
+      description: Whether all is proved.
+      type: bool
+    version:
+      description: What the daemon says that it is. V(null) if it did not say.
+      type: str
+    workers:
+      description: Its workers. Only the first is ever used.
+      type: list
+      elements: dict
+      contains:
+        id:
+          description: Its name.
+          type: str
+        platforms:
+          description: The platforms it builds for, its own first.
+          type: list
+          elements: str
+        labels:
+          description: What it says of itself, such as its snapshotter and its network.
+          type: dict
+        gc_policy:
+          description: The rules of the garbage collection that are in effect. Sizes in bytes, ages in seconds.
+          type: list
+          elements: dict
+    certificate:
+      description: The certificate of the daemon. V(null) without TLS, or if none was seen.
+      type: dict
+      contains:
+        subject:
+          description: As RFC 4514 writes names.
+          type: str
+        issuer:
+          description: As RFC 4514 writes names.
+          type: str
+        sans:
+          description: Its subject alternative names.
+          type: list
+          elements: str
+        not_before:
+          description: Start of its validity, UTC.
+          type: str
+        not_after:
+          description: End of its validity, UTC.
+          type: str
+        days_left:
+          description: Whole days until it expires. Negative once it has.
+          type: int
+        fingerprint:
+          description: SHA-256 of its DER form, in hexadecimal.
+          type: str
+    timings_ms:
+      description: Milliseconds that each stage took. The builds and the strangers run at the same time.
+      type: dict
+    refusals:
+      description: What became of each stranger.
+      type: dict
+    failure:
+      description: Why it is not proved. V(null) if it is.
+      type: dict
+      contains:
+        kind:
+          description:
+            - The cause. One of V(unreachable), V(timeout), V(not_tls), V(tls_expected), V(tls_failed),
+              V(server_certificate_expired), V(server_certificate_not_yet_valid), V(server_certificate_refused),
+              V(server_unknown_ca), V(server_name_mismatch), V(client_certificate_missing),
+              V(client_certificate_refused), V(client_key_mismatch), V(not_grpc), V(not_buildkit), V(rpc_failed), V(no_worker), V(platform_missing),
+              V(build_failed), V(open_to_anyone).
+          type: str
+        message:
+          description: What happened.
+          type: str
+        remedy:
+          description: What to try.
+          type: str
+  sample:
+    - address: tcp://builder.example.com:1234
+      ok: true
+      version: v0.25.2
+      workers:
+        - id: 3dtpnpjbtdjk7dm3i8eba1qc3
+          platforms: [linux/amd64, linux/386]
+          labels:
+            org.mobyproject.buildkit.worker.executor: oci
+            org.mobyproject.buildkit.worker.snapshotter: overlayfs
+          gc_policy:
+            - all: true
+              filters: []
+              keep_duration: 0
+              reserved_space: 10000000000
+              max_used_space: 100000000000
+              min_free_space: 51000000000
+      certificate:
+        subject: CN=builder.example.com
+        issuer: CN=BuildKit CA
+        sans: ["DNS:builder.example.com", "IP:192.0.2.11"]
+        not_before: "2026-11-21T02:50:00Z"
+        not_after: "2027-02-19T02:50:00Z"
+        days_left: 89
+        fingerprint: 4be0c1a6e3d15ad1a7f9d4d3e3d16be2aef8c0f6f5c7be54a3f0b4dbb7e0a911
+      timings_ms:
+        connect: 1.1
+        tls: 2.7
+        info: 1.2
+        workers: 6.4
+        exec: 68.2
+        dockerfile: 79.8
+        no_certificate: 13.2
+        foreign_ca: 11.9
+        plaintext: 14.7
+        total: 95.1
+      refusals:
+        no_certificate:
+          refused: true
+          how: alert certificate_required
+        foreign_ca:
+          refused: true
+          how: alert unknown_ca
+        plaintext:
+          refused: true
+          how: connection closed
+      failure: null
+summary:
+  description: One line for each daemon, with what was proved, or why not and what to try.
+  returned: when the options make sense, on failure too
+  type: list
+  elements: str
+  sample:
+    - >-
+      tcp://builder.example.com:1234: BuildKit v0.25.2, exec build in 68 ms, dockerfile build in 80 ms,
+      stranger without a client certificate refused (alert certificate_required)
+"""
+
+import sys
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
+    CRYPTOGRAPHY,
+    GRPCLIB,
+    PROTOBUF,
+    MissingLibraryError,
+    require,
+)
+
+_OLDEST_PYTHON = (3, 10)
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """The options, as DOCUMENTATION describes them."""
+    credentials = {
+        "ca_path": {"type": "path"},
+        "client_cert": {"type": "path"},
+        "client_key": {"type": "path", "no_log": False},  # where it is, not what it is
+        "tls_hostname": {"type": "str"},
+    }
+    builds, refusals = list(verify.BUILDS), list(verify.REFUSALS)
+    return {
+        "address": {"type": "str"},
+        "daemons": {
+            "type": "list",
+            "elements": "dict",
+            "options": {"address": {"type": "str", "required": True}, **credentials},
+        },
+        **credentials,
+        "connect_timeout": {"type": "float", "default": 10},
+        "build_timeout": {"type": "float", "default": 60},
+        "builds": {"type": "list", "elements": "str", "choices": builds, "default": builds},
+        "refusals": {"type": "list", "elements": "str", "choices": refusals, "default": refusals},
+    }
+
+
+def daemon(item: dict[str, t.Any], options: dict[str, t.Any]) -> verify.Daemon:
+    """An item of O(daemons), with what it leaves out."""
+    names = ("ca_path", "client_cert", "client_key", "tls_hostname")
+    return verify.Daemon(item["address"], **{name: item.get(name) or options[name] or "" for name in names})
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        mutually_exclusive=[("address", "daemons")],
+        required_one_of=[("address", "daemons")],
+        supports_check_mode=True,
+    )
+    options = module.params
+    if sys.version_info < _OLDEST_PYTHON:
+        module.fail_json(
+            msg=f"This module needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}. Run it on "
+            "the controller (delegate_to: localhost), or set ansible_python_interpreter to a newer one."
+        )
+    items = options["daemons"] if options["address"] is None else [{"address": options["address"]}]
+    proof = verify.Proof(
+        connect_timeout=options["connect_timeout"],
+        build_timeout=options["build_timeout"],
+        builds=tuple(options["builds"]),
+        refusals=tuple(options["refusals"]),
+    )
+    try:
+        require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
+        reports = verify.verify([daemon(item, options) for item in items], proof)
+    except (InputError, MissingLibraryError) as error:
+        module.fail_json(msg=str(error))
+    result = {
+        "changed": False,
+        "daemons": [report.as_dict() for report in reports],
+        "summary": [report.summary for report in reports],
+    }
+    failed = [report.summary for report in reports if not report.ok]
+    if failed:
+        of = f"{len(failed)} of {len(reports)} daemons not proved:\n" if len(reports) > 1 else ""
+        module.fail_json(msg=of + "\n".join(failed), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
