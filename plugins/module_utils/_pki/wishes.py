@@ -115,7 +115,9 @@ def check_passphrase(passphrase: str | None) -> None:
 def _life(options: t.Mapping[str, t.Any], prefix: str) -> Life:
     valid_for = parse_duration(options["valid_for"], f"{prefix}valid_for")
     if options["renew_before"] is None:
-        return Life(valid_for, valid_for / 3)
+        third = valid_for / 3
+        unit = timedelta(days=1) if third >= timedelta(days=1) else timedelta(minutes=1)
+        return Life(valid_for, third // unit * unit)
     renew_before = parse_duration(options["renew_before"], f"{prefix}renew_before")
     if renew_before >= valid_for:
         raise WishError(
