@@ -12,6 +12,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
@@ -21,7 +22,10 @@ import _progress
 
 SCRIPTS = Path("/usr/share/debootstrap/scripts")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+# First process of the namespace: it takes everything along when this tool is killed. A program like apt, which
+# changes its user in between, would lose the kernel's order to die with its parent.
+_FIRST = ("--", "sh", "-c", '"$@"; exit $?', "sh")
 # Test roots: no time is spent on making a crash safe, on manuals, or on indexes of translations.
 _DPKG = """force-unsafe-io
 path-exclude=/usr/share/doc/*
@@ -57,7 +61,7 @@ class Root:
         command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", self.suite, str(self.path)]
         _progress.run(
             f"Making a Debian {self.suite} root",
-            [*_NAMESPACES, "--mount-proc", "--", *command, *(script or ([mirror] if mirror else []))],
+            [*_NAMESPACES, "--mount-proc", *_FIRST, *command, *(script or ([mirror] if mirror else []))],
             log=self.log,
             env=self.env,
             hint=_HINT,
@@ -81,7 +85,7 @@ class Root:
         _progress.run(title, self._inside(argv), log=self.log, env=env or self.env, hint=hint)
 
     def _inside(self, argv: Sequence[str]) -> list[str]:
-        return [*_NAMESPACES, f"--mount-proc={self.path}/proc", "--", "chroot", str(self.path), *argv]
+        return [*_NAMESPACES, f"--mount-proc={self.path}/proc", *_FIRST, "chroot", str(self.path), *argv]
 
     def install(self, packages: Sequence[str]) -> None:
         """Install packages inside the root."""
@@ -117,7 +121,15 @@ def need_tools() -> None:
 
 def _remove(path: Path) -> None:
     """Remove a root, and whatever is mounted there never with it."""
-    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=False)
+    for attempt in range(1, 11):
+        done = subprocess.run(
+            ["rm", "-rf", "--one-file-system", "--", str(path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return
+        # The processes of a command that was just killed may still be writing their last.
+        time.sleep(0.1 * attempt)
+    _progress.warn(f"{path} could not be removed: {_progress.fit(done.stderr.strip(), 200)}")
 
 
 @contextlib.contextmanager

@@ -139,8 +139,8 @@ def start() -> dict[str, object]:
             f"no Docker engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}. Start it, or unset DOCKER_HOST."
         )
     _apt.need_root("starting a Docker engine")
-    if not shutil.which("dockerd") or not shutil.which("docker"):
-        _apt.install(["docker.io"], reason="the test hosts are containers")
+    _apt.need_programs({"dockerd": "docker.io"}, reason="the test hosts are containers")
+    _apt.need_programs({"docker": "docker-cli"}, reason="a package of its own since Debian 13")
     stop()
     if not version():  # the package may have started it
         launch()
