@@ -256,8 +256,8 @@ def install(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> 
                 directory.install(delivery, key)
             else:
                 directory.remove_waste()
-            if _same_key(pending, key):
-                directory.drop_pending()
+            if pending is None or _same_key(pending, key):
+                directory.drop_pending()  # also what a killed run left of one
     by_hand = not before.linked and (before.key is not None or before.authorities is not None)
     reasons = (["files that were put there by other means are taken over"] if by_hand else []) + differences
     return _result(after, csr=None, reasons=reasons, before=before)

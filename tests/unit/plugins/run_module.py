@@ -47,29 +47,40 @@ def module_process(
     check: bool = False,
     diff: bool = False,
     python: str = sys.executable,
-    environment: t.Mapping[str, str] | None = None,
+    python_path: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a module without waiting for it."""
+    """Start a module without waiting for it; ``python_path`` is searched for libraries before all others."""
+    search = [str(python_path)] if python_path else []
     process = subprocess.Popen(
         [python, str(MODULES / f"{name}.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(IMPORT_ROOT), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*search, str(IMPORT_ROOT)])},
     )
-    arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
+    how = {"check_mode": check, "diff": diff}
+    if "inject_invocation" in _internal_arguments():  # older ones always show their arguments
+        how["inject_invocation"] = True
+    arguments = {**options, **{f"_ansible_{name}": value for name, value in how.items()}}
     process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
     process.stdin.close()
     process.stdin = None  # so that communicate() does not flush it again
     return process
 
 
+def _internal_arguments() -> t.Container[str]:
+    """What this ansible-core lets a module be told beside its options."""
+    from ansible.module_utils.common.parameters import PASS_VARS  # here: the PKI is also tested without Ansible
+
+    return t.cast("t.Container[str]", PASS_VARS)
+
+
 def finish(process: subprocess.Popen[str]) -> Outcome:
     """Wait for a module and read what it said."""
     output, errors = process.communicate(timeout=120)
     try:
-        result = json.loads(output)
+        result = {key: value for key, value in json.loads(output).items() if key != "invocation"}
     except ValueError:
         raise AssertionError(f"The module gave no JSON:\n{output}\n{errors}") from None
     return Outcome(result, output + errors)
