@@ -15,7 +15,6 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan impor
     ISSUE,
     KEEP,
     REFRESH,
-    RENEW,
     AuthorityStep,
     LeafStep,
     Plan,
@@ -133,9 +132,6 @@ def _read(store: Store, wishes: Wishes, passphrase: str | None) -> _Reading:
 
 def _carry_out(plan: Plan, store: Store, reading: _Reading, passphrase: str | None, now: datetime) -> _Outcome:
     register = reading.register.with_certificates(reading.found)
-    if plan.authority.action == RENEW and register is not reading.register:
-        # Hosts are recognised by the old certificate until they have the new one: do not lose sight of it.
-        store.write_register(register)
     certificate, key = _carry_out_authority(plan.authority, store, passphrase, now)
     bundle = trust_bundle(certificate)
     issued: Found = [(AUTHORITY_KIND, plan.authority.wish.name, certificate)]

@@ -458,8 +458,10 @@ def test_a_run_killed_anywhere_leaves_pairs_and_is_repaired_by_the_next(
         if pki.exists():
             assert_whole(pki)
             before = snapshot(pki)
-            run(at=at, predict=True, **FLEET)
+            predicted = run(at=at, predict=True, **FLEET)
             assert snapshot(pki) == before
+            if days is not None:
+                assert "it has no certificate yet" not in predicted["clients"][0]["reasons"]
         run(at=at, **FLEET)
         assert_whole(pki)
         assert not run(at=at, **FLEET)["changed"]
