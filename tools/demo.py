@@ -97,7 +97,6 @@ def playbook(name: str, *extra: str) -> int:
         ANSIBLE_HOME=str(DEMO / "ansible"),
         ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".cache" / "collections"),
         ANSIBLE_DISPLAY_SKIPPED_HOSTS="false",
-        ANSIBLE_CALLBACK_RESULT_FORMAT="yaml",
         ANSIBLE_LOCALHOST_WARNING="false",
         ANSIBLE_INVENTORY_UNPARSED_WARNING="false",
         PYTHONUNBUFFERED="1",
