@@ -17,8 +17,8 @@ description:
     a remedy. One daemon's failure hides no other's.
   - A daemon that lets a stranger in gives away root on its host, and so is a failure (V(open_to_anyone)), even if it
     builds.
-  - The smoke builds have constant content, no network and no entry in the build history, so they leave nothing behind
-    but some kilobytes of cache that stay the same however often they run.
+  - The smoke builds have constant content, no network and no entry in the build history. What the step of the Dockerfile
+    wrote is dropped from the cache again, so that some kilobytes stay there, the same however often they run.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
   - buildfarm.buildkit._connection
@@ -189,8 +189,8 @@ daemons:
             - The cause. One of V(unreachable), V(timeout), V(not_tls), V(tls_expected), V(tls_failed),
               V(server_certificate_expired), V(server_certificate_not_yet_valid), V(server_certificate_refused),
               V(server_unknown_ca), V(server_name_mismatch), V(client_certificate_missing),
-              V(client_certificate_refused), V(client_key_mismatch), V(not_grpc), V(not_buildkit), V(rpc_failed), V(no_worker), V(platform_missing),
-              V(build_failed), V(open_to_anyone).
+              V(client_certificate_refused), V(client_key_mismatch), V(not_grpc), V(not_buildkit), V(rpc_failed),
+              V(no_worker), V(platform_missing), V(build_failed), V(open_to_anyone).
           type: str
         message:
           description: What happened.

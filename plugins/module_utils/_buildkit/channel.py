@@ -132,8 +132,16 @@ class StreamChannel(Channel):
 
     async def _create_connection(self) -> H2Protocol:
         if self._ready.lost:
-            raise ConnectError(Kind.UNREACHABLE, "The connection is lost") from self._ready.error
+            raise self.lost
         return self._ready
+
+    @property
+    def lost(self) -> Failure:
+        """Why the connection has ended."""
+        error = self._ready.error
+        if isinstance(error, Failure):
+            return error
+        return ConnectError(Kind.UNREACHABLE, f"The connection was lost ({error or 'closed by the daemon'})")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -145,19 +146,45 @@ class Control:
         :param on_response: gets each C(moby.buildkit.v1.StatusResponse)
         :raises Failure: no answer
         """
+        request = messages.new(f"{_CONTROL}.StatusRequest", Ref=ref)
+        await self._stream("Status", request, "StatusResponse", on_response, timeout)
+
+    async def cache_records(self, description: str) -> list[str]:
+        """The ids of all records in the cache with exactly this description.
+
+        :raises Failure: no answer
+        """
+        request = messages.new(f"{_CONTROL}.DiskUsageRequest", filter=[f'description=="{description}"'])
+        reply = await self._call("DiskUsage", request, "DiskUsageResponse")
+        return [record.ID for record in reply.record]
+
+    async def prune(self, ids: Sequence[str]) -> None:
+        """Drop these records from the cache, unless they are in use.
+
+        :raises Failure: no answer
+        """
+        if not ids:  # no filter would mean all records
+            return
+        # Not by their description, which 0.13 does not look at here.
+        request = messages.new(f"{_CONTROL}.PruneRequest", filter=[f"id=={one}" for one in ids])
+        await self._stream("Prune", request, "UsageRecord", lambda record: None, self._timeout)
+
+    async def _stream(
+        self, name: str, request: Any, reply: str, on_reply: Callable[[Any], None], timeout: float
+    ) -> None:
         method = UnaryStreamMethod(
             self._channel,
-            f"/{_CONTROL}.Control/Status",
-            messages.message_class(f"{_CONTROL}.StatusRequest"),
-            messages.message_class(f"{_CONTROL}.StatusResponse"),
+            f"/{_CONTROL}.Control/{name}",
+            type(request),
+            messages.message_class(f"{_CONTROL}.{reply}"),
         )
         try:
             async with method.open(timeout=timeout) as exchange:
-                await exchange.send_message(messages.new(f"{_CONTROL}.StatusRequest", Ref=ref), end=True)
-                async for response in exchange:
-                    on_response(response)
+                await exchange.send_message(request, end=True)
+                async for message in exchange:
+                    on_reply(message)
         except Exception as error:
-            raise _explain("Status", error, timeout) from error
+            raise self._explain(name, error, timeout) from error
 
     async def _call(self, name: str, request: Any, reply: str, *, timeout: float | None = None) -> Any:
         limit = self._timeout if timeout is None else timeout
@@ -170,35 +197,34 @@ class Control:
         try:
             return await method(request, timeout=limit)
         except Exception as error:
-            raise _explain(name, error, limit) from error
+            raise self._explain(name, error, limit) from error
+
+    def _explain(self, call: str, error: Exception, limit: float) -> Failure:
+        """The cause of a call that failed; what is no fault of the peer's is raised as it is."""
+        if isinstance(error, Failure):
+            return error
+        if isinstance(error, asyncio.TimeoutError):
+            return ConnectError(Kind.TIMEOUT, f"{call} was not answered within {limit:g} s")
+        if isinstance(error, GRPCError):
+            return _explain_status(call, error)
+        if isinstance(error, DecodeError):
+            return RpcError(Kind.NOT_BUILDKIT, f"{call} was answered with a message that is not BuildKit's")
+        if isinstance(error, (StreamTerminatedError, OSError)):
+            return self._channel.lost
+        if isinstance(error, (H2Error, ProtocolError, AssertionError, NotImplementedError)):
+            return RpcError(Kind.NOT_GRPC, f"{call} was not answered in proper gRPC ({error})")
+        raise error
 
 
-def _explain(call: str, error: Exception, limit: float) -> Failure:
-    """The cause of a call that failed; what is no fault of the peer's is raised as it is."""
-    if isinstance(error, Failure):
-        return error
-    if isinstance(error, asyncio.TimeoutError):
-        return ConnectError(Kind.TIMEOUT, f"{call} was not answered within {limit:g} s")
-    if isinstance(error, GRPCError):
-        message = error.message or ""
-        if message.startswith(_NO_GRPC):
-            return RpcError(Kind.NOT_GRPC, f"{call} was answered in HTTP, but not in gRPC: {message}")
-        if error.status is Status.UNIMPLEMENTED:
-            return RpcError(
-                Kind.NOT_BUILDKIT,
-                f"{call} is unknown to the gRPC service that answers",
-                status=error.status.name,
-            )
+def _explain_status(call: str, error: GRPCError) -> Failure:
+    message, status = error.message or "", error.status
+    if message.startswith(_NO_GRPC):
+        return RpcError(Kind.NOT_GRPC, f"{call} was answered in HTTP, but not in gRPC: {message}")
+    if status is Status.UNIMPLEMENTED:
         return RpcError(
-            Kind.RPC_FAILED, f"{call} failed: {message} ({error.status.name})", status=error.status.name
+            Kind.NOT_BUILDKIT, f"{call} is unknown to the gRPC service that answers", status=status.name
         )
-    if isinstance(error, DecodeError):
-        return RpcError(Kind.NOT_BUILDKIT, f"{call} was answered with a message that is not BuildKit's")
-    if isinstance(error, (StreamTerminatedError, OSError)):
-        return ConnectError(Kind.UNREACHABLE, f"The connection was lost during {call}: {error}")
-    if isinstance(error, (H2Error, ProtocolError, AssertionError, NotImplementedError)):
-        return RpcError(Kind.NOT_GRPC, f"{call} was not answered in proper gRPC: {error}")
-    raise error
+    return RpcError(Kind.RPC_FAILED, f"{call} failed: {message} ({status.name})", status=status.name)
 
 
 def _worker(record: Any) -> Worker:

@@ -15,10 +15,12 @@ from typing import Any
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import messages
 
-# Of a file operation: made from nothing.
-_SCRATCH = -1
+# Of a file operation: made from nothing. Of a mount: nothing comes out.
+_SCRATCH = _NO_OUTPUT = -1
 # Of a new file's time: 1970, so that equal files are equal for the cache.
 _EPOCH = 0
+# Where a step sees what will be its result.
+_RESULT = "/result"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def make_file(file: File) -> Operation:
 def run(root: Operation, arguments: Sequence[str], *, name: str) -> Operation:
     """Run a program of a file system, without network, even if the cache has its result already.
 
+    The result is that file system as it was. What a step writes would be kept in the cache, once for each run.
+
     :param arguments: the program and its arguments
     :param name: what to call the step in the log of the build
     """
@@ -73,7 +77,10 @@ def run(root: Operation, arguments: Sequence[str], *, name: str) -> Operation:
         "pb.ExecOp",
         # Without a working directory runc refuses the step.
         meta=messages.new("pb.Meta", args=list(arguments), cwd="/"),
-        mounts=[messages.new("pb.Mount", input=0, dest="/", output=0)],
+        mounts=[
+            messages.new("pb.Mount", input=0, dest="/", output=_NO_OUTPUT, readonly=True),
+            messages.new("pb.Mount", input=0, dest=_RESULT, output=0, readonly=True),
+        ],
         network=messages.NETWORK_NONE,
     )
     operation = messages.new("pb.Op", inputs=[_input(root)], exec=execution)

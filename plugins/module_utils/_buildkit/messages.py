@@ -31,7 +31,12 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
         "Platform": ((1, "Architecture", "string"), (2, "OS", "string"), (3, "Variant", "string")),
         "Input": ((1, "digest", "string"), (2, "index", "int64")),
         "Meta": ((1, "args", "repeated string"), (2, "env", "repeated string"), (3, "cwd", "string")),
-        "Mount": ((1, "input", "int64"), (3, "dest", "string"), (4, "output", "int64")),
+        "Mount": (
+            (1, "input", "int64"),
+            (3, "dest", "string"),
+            (4, "output", "int64"),
+            (5, "readonly", "bool"),
+        ),
         "ExecOp": ((1, "meta", "pb.Meta"), (2, "mounts", "repeated pb.Mount"), (3, "network", "int32")),
         "FileActionMkFile": (
             (1, "path", "string"),
@@ -82,6 +87,10 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
         "InfoResponse": ((1, "buildkitVersion", f"{_TYPES}.BuildkitVersion"),),
         "ListWorkersRequest": ((1, "filter", "repeated string"),),
         "ListWorkersResponse": ((1, "record", f"repeated {_TYPES}.WorkerRecord"),),
+        "DiskUsageRequest": ((1, "filter", "repeated string"),),
+        "UsageRecord": ((1, "ID", "string"),),
+        "DiskUsageResponse": ((1, "record", f"repeated {_CONTROL}.UsageRecord"),),
+        "PruneRequest": ((1, "filter", "repeated string"),),
         "CacheOptions": (),
         "SolveRequest": (
             (1, "Ref", "string"),

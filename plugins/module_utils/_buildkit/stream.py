@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.endpoint import Endpoint
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import ConnectError, Kind
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.tls import Session
 
 # Between attempts on the addresses of one name: RFC 8305 (Happy Eyeballs), section 5.
 _ATTEMPT_DELAY = 0.25
@@ -43,13 +44,17 @@ class Deadline:
 class _Holder(asyncio.Protocol):
     """Keeps what happens on a stream until its real protocol is there.
 
-    It passes on what happens later too: the loop may have an event in its queue already that was meant for
-    this one.
+    Until then nothing is read: bytes that come before TLS, from a server that greets first, are for TLS to judge.
+    Under TLS it passes on what happens later too, for which the loop may have an event in its queue already.
     """
 
     def __init__(self) -> None:
         self._events: list[Callable[[asyncio.Protocol], None]] = []
         self._successor: asyncio.Protocol | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.ReadTransport):
+            transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self._pass_on(lambda protocol: protocol.data_received(data))
@@ -80,7 +85,7 @@ class Stream:
     def peer_certificate(self) -> bytes | None:
         """The certificate of the other side in DER form, None without TLS."""
         session = self._transport.get_extra_info("ssl_object")
-        return session.getpeercert(binary_form=True) if session else None
+        return session.peer_certificate if isinstance(session, Session) else None
 
     async def start_tls(self, context: ssl.SSLContext, hostname: str, deadline: Deadline) -> None:
         """Make it a TLS stream.
@@ -114,6 +119,7 @@ class Stream:
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         self._holder.hand_over(protocol)
+        self._transport.resume_reading()
 
     def abort(self) -> None:
         """Close it at once."""

@@ -63,6 +63,21 @@ class Credentials:
     client_key: str = ""
 
 
+class Session(ssl.SSLObject):
+    """A TLS session that remembers who the server was.
+
+    Under TLS 1.3 a server may refuse us in the very moment in which the handshake is done, and then ssl cannot say any
+    more. C(peer_certificate) is its certificate in DER form.
+    """
+
+    peer_certificate: bytes | None = None
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake, as ssl does it."""
+        super().do_handshake()
+        self.peer_certificate = self.getpeercert(binary_form=True)
+
+
 def client_context(credentials: Credentials) -> ssl.SSLContext:
     """The TLS settings of a client that trusts these CAs and nothing else, and counts subject alternative
     names only.
@@ -98,6 +113,7 @@ def _context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
     context.set_alpn_protocols(_ALPN)
+    context.sslobject_class = Session
     return context
 
 

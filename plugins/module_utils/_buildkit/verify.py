@@ -115,9 +115,7 @@ class Report:
     def summary(self) -> str:
         """What was proved, or why not and what to try, in one line."""
         if self.failure is not None:
-            return (
-                f"{self.address}: {self.failure.kind.value}: {self.failure.message}. {self.failure.remedy}"
-            )
+            return f"{self.address}: {self.failure.kind.value}: {self.failure.message}. {self.failure.remedy}"
         facts = [f"BuildKit {self.version.version}"] if self.version else []
         facts += [
             f"{build} build in {self.timings[build] * 1000:.0f} ms"
@@ -261,7 +259,11 @@ class _Subject:
             ]
         finally:
             self._building.set()
-        await _all(builds)
+        try:
+            await _all(builds)
+        finally:
+            if "dockerfile" in self._proof.builds:
+                await smoke.tidy(control)
 
     async def _meet_strangers(self) -> None:
         if self._endpoint.is_local or not self._proof.refusals:

@@ -1,0 +1,137 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real buildkitd processes for tests: both generations, each with its own root, sockets and log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from certificates import Pair
+
+GENERATIONS = ("0.13", "0.25")
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_START_LIMIT = 30.0
+_STOP_LIMIT = 20.0
+
+
+def unpack(generation: str, directory: Path) -> Path:
+    """Obtain a BuildKit of this generation, and return the directory with its programs."""
+    command = [sys.executable, "tools/buildkit_archive.py", "--debian-only", "--generation", generation]
+    answer = json.loads(subprocess.check_output(command, cwd=_CHECKOUT))
+    with tarfile.open(answer["archive"]) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "bin"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running buildkitd: where it listens, for builds and for traces, and what it consists of."""
+
+    tcp: str
+    unix: str
+    traces: str
+    bin: Path
+    root: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def run(
+    bin_dir: Path,
+    directory: Path,
+    *,
+    pair: Pair | None = None,
+    ca: Path | None = None,
+    options: tuple[str, ...] = (),
+) -> Iterator[Daemon]:
+    """Run buildkitd on a free loopback port and a unix socket until the block ends, and leave nothing behind.
+
+    Without a pair it listens in plaintext; with one and no CA it takes any client.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    root, log, unix = directory / "root", directory / "log", directory / "buildkitd.sock"
+    config = directory / "buildkitd.toml"
+    config.write_text(f'[otel]\nsocketPath = "{directory}/otel.sock"\n', encoding="utf-8")
+    address = f"127.0.0.1:{_free_port()}"
+    command = [
+        *(str(bin_dir / "buildkitd"), "--config", str(config), "--root", str(root)),
+        *("--addr", f"tcp://{address}", "--addr", f"unix://{unix}"),
+        *("--containerd-worker=false", "--oci-worker-snapshotter=native"),
+        *(("--tlscert", str(pair.cert), "--tlskey", str(pair.key)) if pair else ()),
+        *(("--tlscacert", str(ca)) if ca else ()),
+        *options,
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        _wait_until_ready(process, unix, log)
+        traces = f"unix://{directory}/otel.sock"
+        yield Daemon(f"tcp://{address}", f"unix://{unix}", traces, bin_dir, root, log, process)
+    finally:
+        _stop(process)
+        left = mounts_below(directory)
+        for mount in left:
+            subprocess.run(["umount", "--lazy", mount], check=False)
+    assert not left, f"buildkitd left mounts: {left}"
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """All mount points below a directory, the deepest first."""
+    table = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    points = [line.split(" ")[1] for line in table.splitlines()]
+    return sorted((point for point in points if point.startswith(f"{directory}/")), reverse=True)
+
+
+def children(process: subprocess.Popen[bytes]) -> list[str]:
+    """Process ids of all descendants of a process."""
+    found: list[str] = []
+    todo = [str(process.pid)]
+    while todo:
+        for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            new = task.read_text(encoding="ascii").split()
+            found += new
+            todo += new
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], unix: Path, log: Path) -> None:
+    deadline = time.monotonic() + _START_LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(unix))
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+    raise RuntimeError(f"buildkitd did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
