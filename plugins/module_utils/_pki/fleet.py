@@ -94,6 +94,7 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
 
 
 def _read(store: Store, wishes: Wishes, passphrase: str | None) -> _Reading:
+    store.check_keys()
     authority = store.read_authority(wishes.authority.name, passphrase)
     register = store.read_register()
     present = {kind: store.names(kind) for kind in (DAEMON, CLIENT)}

@@ -93,13 +93,23 @@ class Store:
                 f"{self.path} is no PKI directory: it has other contents ({', '.join(sorted(entries - _OURS)[:3])}) "
                 "and no authorities/. Name a directory of its own for the PKI."
             )
-        exposed = [path for path in (self.path, *self._key_files()) if _open_to_others(path)]
-        if exposed:
-            raise StoreError(
-                f"Others than its owner have access to {exposed[0]}: keys that others may have read are no longer "
-                f"secret. Close the directory with 'chmod -R go= {self.path}', and consider whether its keys have "
-                "to be replaced."
-            )
+        self._refuse_exposed([self.path])
+
+    def check_keys(self) -> None:
+        """Refuse keys that others can read. Only under the lock: without it they may be exchanged meanwhile.
+
+        :raises StoreError: with the command that puts it right.
+        """
+        self._refuse_exposed(self._key_files())
+
+    def _refuse_exposed(self, paths: t.Iterable[str]) -> None:
+        for path in paths:
+            if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+                raise StoreError(
+                    f"Others than its owner have access to {path}: keys that others may have read are no longer "
+                    f"secret. Close the directory with 'chmod -R go= {self.path}', and consider whether its keys "
+                    "have to be replaced."
+                )
 
     @contextlib.contextmanager
     def locked(self, *, timeout: float, read_only: bool) -> t.Iterator[None]:
@@ -307,7 +317,3 @@ def _name_of(entry: str, suffix: str) -> str | None:
 def _temporary(path: str) -> str:
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.tmp")
-
-
-def _open_to_others(path: str) -> bool:
-    return bool(stat.S_IMODE(os.stat(path).st_mode) & 0o077)
