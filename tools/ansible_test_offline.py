@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STAND_IN = '''\
+STAND_IN = """\
 import subprocess
 import sys
 
@@ -18,7 +18,7 @@ import sys
 subprocess.check_call([sys.executable, "-m", "ensurepip", "--default-pip"])
 wanted = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
 raise SystemExit(subprocess.call([sys.executable, "-m", "pip", "install", *wanted]))
-'''
+"""
 
 
 def main() -> None:

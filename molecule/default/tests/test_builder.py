@@ -73,20 +73,20 @@ def test_buildctl_builds(builder):
 
 def test_buildx_builds(host, builder, pki):
     """A client with its certificate builds with docker buildx, which runs without any Docker here."""
-    builder.docker("exec", builder.name, "mkdir", "-p", "/run/alice/context")
-    builder.docker("cp", f"{pki}/clients/alice/.", f"{builder.name}:/run/alice")
-    host.check_output("printf 'FROM scratch\\nCOPY hello.txt /\\n' >/run/alice/context/Dockerfile")
-    host.check_output("echo hello >/run/alice/context/hello.txt")
-    buildx = "HOME=/run/alice DOCKER_HOST=unix:///nowhere /usr/libexec/docker/cli-plugins/docker-buildx"
-    files = "cacert=/run/alice/ca.pem,cert=/run/alice/cert.pem,key=/run/alice/key.pem"
+    builder.docker("exec", builder.name, "mkdir", "-p", "/srv/alice/context")
+    builder.docker("cp", f"{pki}/clients/alice/.", f"{builder.name}:/srv/alice")
+    host.check_output("printf 'FROM scratch\\nCOPY hello.txt /\\n' >/srv/alice/context/Dockerfile")
+    host.check_output("echo hello >/srv/alice/context/hello.txt")
+    buildx = "HOME=/srv/alice DOCKER_HOST=unix:///nowhere /usr/libexec/docker/cli-plugins/docker-buildx"
+    files = "cacert=/srv/alice/ca.pem,cert=/srv/alice/cert.pem,key=/srv/alice/key.pem"
     try:
         host.check_output(f"{buildx} create --name remote --driver remote --driver-opt {files} {builder.endpoint}")
         host.check_output(
-            f"{buildx} build --builder remote --no-cache --output type=local,dest=/run/alice/out /run/alice/context"
+            f"{buildx} build --builder remote --no-cache --output type=local,dest=/srv/alice/out /srv/alice/context"
         )
-        assert host.file("/run/alice/out/hello.txt").content_string == "hello\n"
+        assert host.file("/srv/alice/out/hello.txt").content_string == "hello\n"
     finally:
-        host.run("rm -rf /run/alice")
+        host.run("rm -rf /srv/alice")
 
 
 def test_a_stranger_without_certificate_is_refused(builder, stranger):
@@ -126,7 +126,7 @@ def test_the_next_client_starts_a_stopped_daemon(host, builder):
 def test_a_restart_does_not_refuse_clients(host, builder):
     """A client that connects while the daemon restarts waits and is served."""
     host.check_output("systemctl restart --no-block buildkit.service")
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
         listed = builder.buildctl("--timeout", "20", "debug", "workers")
         assert listed.returncode == 0, listed.stderr
@@ -136,11 +136,8 @@ def test_a_unit_that_hit_its_start_limit_is_recovered(host, builder, playbook):
     """systemd closes the socket of a service that fails too often; the next run resets both."""
     host.check_output("mv /etc/buildkit/tls/current /etc/buildkit/tls/away")
     try:
-        host.run("systemctl stop buildkit.service")
-        for _attempt in range(12):
-            builder.buildctl("--timeout", "2", "debug", "workers")
-            if host.run("systemctl is-failed buildkit.socket").stdout.strip() == "failed":
-                break
+        for _attempt in range(8):
+            host.run("systemctl restart buildkit.service")
     finally:
         host.check_output("mv /etc/buildkit/tls/away /etc/buildkit/tls/current")
     assert host.run("systemctl is-failed buildkit.socket").stdout.strip() == "failed"

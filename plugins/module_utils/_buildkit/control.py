@@ -158,16 +158,20 @@ class Control:
         reply = await self._call("DiskUsage", request, "DiskUsageResponse")
         return [record.ID for record in reply.record]
 
-    async def prune(self, ids: Sequence[str]) -> None:
-        """Drop these records from the cache, unless they are in use.
+    async def prune(self, ids: Sequence[str]) -> list[str]:
+        """Drop these records from the cache, unless they are in use, and return the ids of those that went.
 
         :raises Failure: no answer
         """
         if not ids:  # no filter would mean all records
-            return
+            return []
         # Not by their description, which 0.13 does not look at here.
         request = messages.new(f"{_CONTROL}.PruneRequest", filter=[f"id=={one}" for one in ids])
-        await self._stream("Prune", request, "UsageRecord", lambda record: None, self._timeout)
+        dropped: list[str] = []
+        await self._stream(
+            "Prune", request, "UsageRecord", lambda record: dropped.append(record.ID), self._timeout
+        )
+        return dropped
 
     async def _stream(
         self, name: str, request: Any, reply: str, on_reply: Callable[[Any], None], timeout: float

@@ -46,8 +46,9 @@ _TAIL_LINES = 10
 _LOG_DELAY = 1.0
 
 
-# What a busy daemon may take to look through its cache, in seconds.
-_TIDY_LIMIT = 5.0
+# How long to try to drop what a build left in the cache, and how often, in seconds.
+_TIDY_LIMIT = 2.0
+_TIDY_PAUSE = 0.02
 
 
 class _Log:
@@ -90,7 +91,10 @@ async def tidy(control: Control) -> None:
 
 
 async def _tidy(control: Control) -> None:
-    await control.prune(await control.cache_records(f"mount / from exec {_PROGRAM}"))
+    while ours := await control.cache_records(f"mount / from exec {_PROGRAM}"):
+        if len(await control.prune(ours)) == len(ours):
+            return
+        await asyncio.sleep(_TIDY_PAUSE)  # a daemon may hold on to the result of a build for a moment
 
 
 async def run_request(request: Any, control: Control, *, name: str, timeout: float) -> None:

@@ -44,17 +44,12 @@ class Deadline:
 class _Holder(asyncio.Protocol):
     """Keeps what happens on a stream until its real protocol is there.
 
-    Until then nothing is read: bytes that come before TLS, from a server that greets first, are for TLS to judge.
-    Under TLS it passes on what happens later too, for which the loop may have an event in its queue already.
+    It passes on what happens later too: the loop may have an event in its queue already that was meant for this one.
     """
 
     def __init__(self) -> None:
         self._events: list[Callable[[asyncio.Protocol], None]] = []
         self._successor: asyncio.Protocol | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.ReadTransport):
-            transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self._pass_on(lambda protocol: protocol.data_received(data))
@@ -75,9 +70,13 @@ class _Holder(asyncio.Protocol):
 
 
 class Stream:
-    """A connected stream. It is closed by whoever holds it."""
+    """A connected stream. It is closed by whoever holds it.
+
+    Nothing is read before TLS or a protocol is there: what a server sends first is for these to judge.
+    """
 
     def __init__(self, transport: asyncio.Transport, holder: _Holder) -> None:
+        transport.pause_reading()
         self._transport = transport
         self._holder = holder
 
@@ -119,7 +118,8 @@ class Stream:
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         self._holder.hand_over(protocol)
-        self._transport.resume_reading()
+        if self._transport.get_extra_info("ssl_object") is None:  # TLS reads since its handshake
+            self._transport.resume_reading()
 
     def abort(self) -> None:
         """Close it at once."""
