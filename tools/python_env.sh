@@ -45,7 +45,7 @@ if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; the
   exit 0
 fi
 # A virtual environment that lost its interpreter cannot be repaired.
-[ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || rm -rf .venv
+.venv/bin/python -c '' 2>/dev/null || rm -rf .venv
 echo "Setting up the Python environment of $requirements in .venv ..." >&2
 [ -d .venv ] || "$python" -m venv .venv
 progress=off

@@ -65,7 +65,9 @@ def test_a_request_that_was_altered_is_refused() -> None:
         csr.load_request("\n".join([lines[0], forged, lines[-1]]), "daemon build-1")
 
 
-@pytest.mark.parametrize("pem", ["", "nonsense", csr.build_request("b", keys.generate("ecdsa-p256"))[:100]])
+@pytest.mark.parametrize(
+    "pem", ["", "nonsense", csr.build_request("b", keys.generate("ecdsa-p256"))[:100]], ids=["empty", "text", "cut"]
+)
 def test_what_is_no_request_is_refused(pem: str) -> None:
     """Empty, foreign or cut text."""
     with pytest.raises(CsrError, match="no readable certificate signing request"):
