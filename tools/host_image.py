@@ -34,6 +34,7 @@ PACKAGES = (
     "dbus",
     "docker-buildx",
     "iproute2",
+    "binutils",
     "openssh-server",
     "openssl",
     "procps",

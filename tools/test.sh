@@ -58,6 +58,7 @@ part_lint() {
 }
 
 part_unit() {
+  apt_install readelf binutils && apt_install openssl openssl || return
   python -m pytest -q -n 2 tests/unit
 }
 
