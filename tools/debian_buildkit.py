@@ -52,7 +52,7 @@ _PACKAGES = (
 )
 # Import paths with a major version, whose files Debian installs without it.
 _VERSIONED = {"github.com/coreos/go-systemd": "v22", "github.com/mitchellh/hashstructure": "v2"}
-# Not written to disk, which takes most of the time of an installation: tests, and the parts of Amazon's SDK that BuildKit does not use.
+# Not written to disk: tests, and the parts of Amazon's SDK that BuildKit does not use. Saves half a minute.
 _AWS = f"{GOCODE}/src/github.com/aws"
 _UNPACKED = "\n".join(
     (
