@@ -8,6 +8,8 @@ pip that Python brings (ensurepip), does the same from the package index alone.
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
 STAND_IN = """\
@@ -21,9 +23,19 @@ raise SystemExit(subprocess.call([sys.executable, "-m", "pip", "install", *wante
 """
 
 
+def pip_version() -> str:
+    """The pip version that the installed ansible-test asks for, such as 24.2."""
+    found = importlib.util.find_spec("ansible_test")
+    assert found is not None and found.submodule_search_locations, "ansible-core is not installed"
+    source = Path(found.submodule_search_locations[0]) / "_internal" / "python_requirements.py"
+    version = re.search(r"\bpip='([0-9.]+)'", source.read_text())
+    assert version is not None, f"{source} no longer names its pip as pip='<version>'; adapt this tool"
+    return version[1]
+
+
 def main() -> None:
     """Writes the stand-in where ansible-test looks first, unless the real script is there."""
-    script = Path.home() / ".ansible" / "test" / "cache" / "get_pip_24_2.py"
+    script = Path.home() / ".ansible" / "test" / "cache" / f"get_pip_{pip_version().replace('.', '_')}.py"
     if not script.exists():
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(STAND_IN)
