@@ -17,7 +17,7 @@ description:
     a remedy. One daemon's failure hides no other's.
   - A daemon that lets a stranger in gives away root on its host, and so is a failure (V(open_to_anyone)), even if it
     builds.
-  - The smoke builds have constant content, no network and no entry in the build history. What the step of the Dockerfile
+  - The smoke builds have constant content, no network and no entry in the build history. What the Dockerfile's step
     wrote is dropped from the cache again, so that some kilobytes stay there, the same however often they run.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes

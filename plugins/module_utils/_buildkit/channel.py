@@ -77,15 +77,20 @@ class _Http2(H2Protocol):
     """The HTTP/2 connection of a channel, which also remembers how it began and why it ended."""
 
     def __init__(self) -> None:
+        self._state = Handler()
         super().__init__(
-            Handler(),
+            self._state,
             Configuration().__for_client__(),
             H2Configuration(client_side=True, header_encoding="ascii"),
         )
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
-        self.lost = False
         self._beginning = b""
+
+    @property
+    def lost(self) -> bool:
+        """Whether no more calls can be made, which may be known before the stream is closed."""
+        return self._state.connection_lost
 
     def data_received(self, data: bytes) -> None:
         if not self.settled.done():
@@ -108,7 +113,6 @@ class _Http2(H2Protocol):
             self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is no proper HTTP/2 ({type(error).__name__})"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost = True
         if isinstance(exc, Exception):
             self.error = self.error or exc
         if not self.settled.done():
@@ -198,7 +202,11 @@ async def open_connection(peer: Peer, *, timeout: float) -> Connection:
     if peer.context is not None:
         timings["tls"] = time.monotonic() - began
     channel = StreamChannel(peer, protocol)
-    await channel.__connect__()
+    try:
+        await channel.__connect__()
+    except Failure:  # the server said goodbye together with its greeting
+        raw.abort()
+        raise
     return Connection(channel, raw.peer_certificate, timings, raw)
 
 

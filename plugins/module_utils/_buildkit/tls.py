@@ -89,7 +89,7 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
     authorities = _read("ca_path", credentials.ca_path)
     try:
         context.load_verify_locations(cadata=authorities.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError):
+    except (ssl.SSLError, ValueError):  # ValueError: nothing in it, or not ASCII
         raise InputError(
             f"ca_path {credentials.ca_path} is no file with CA certificates in PEM format"
         ) from None
@@ -130,7 +130,7 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
         # The password keeps OpenSSL from asking for one on the terminal.
         context.load_cert_chain(credentials.client_cert, credentials.client_key, password="")
     except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+        if _reason(error) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             raise TlsError(
                 Kind.CLIENT_KEY_MISMATCH,
                 f"client_key {credentials.client_key} is not the key of client_cert "
@@ -138,7 +138,7 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
             ) from None
         raise InputError(
             f"client_cert {credentials.client_cert} and client_key {credentials.client_key} cannot be used: "
-            f"one of them is not in PEM format or damaged ({error.reason or 'unreadable'})"
+            f"one of them is not in PEM format or damaged ({_reason(error) or 'unreadable'})"
         ) from None
 
 
@@ -163,9 +163,14 @@ def check_hostname(context: ssl.SSLContext, hostname: str) -> None:
         ) from None
 
 
+def _reason(error: ssl.SSLError) -> str:
+    # OpenSSL's name of it, which ssl leaves out where it knows none.
+    return getattr(error, "reason", None) or ""
+
+
 def alert_name(error: ssl.SSLError) -> str | None:
     """The alert that the peer sent, as RFC 8446 names it, such as C(unknown_ca); None if the error is no alert."""
-    found = re.search(r"alert[ _]([a-z_ ]+)", f"{error.reason or ''} {error}", re.IGNORECASE)
+    found = re.search(r"alert[ _]([a-z_ ]+)", f"{_reason(error)} {error}", re.IGNORECASE)
     return found.group(1).strip().lower().replace(" ", "_") if found else None
 
 
@@ -186,9 +191,9 @@ def explain(error: OSError, *, hostname: str, with_certificate: bool) -> TlsErro
         )
     alert = alert_name(error)
     if alert is None:
-        if error.reason in _NO_TLS:
+        if _reason(error) in _NO_TLS:
             return TlsError(Kind.NOT_TLS, "The TLS handshake was answered with something that is not TLS")
-        reason = (error.reason or str(error)).lower().replace("_", " ")
+        reason = (_reason(error) or str(error)).lower().replace("_", " ")
         return TlsError(Kind.TLS_FAILED, f"The TLS handshake failed: {reason}")
     if not with_certificate and alert in _MISSING_ALERTS:
         return TlsError(
