@@ -31,7 +31,6 @@ options:
     description: The program, as an absolute path, and its arguments. Required unless O(state=stopped).
     type: list
     elements: str
-    default: []
   pid_file:
     description: Where the process is recorded. Its directory is made with mode 0700 when it is missing.
     type: path
@@ -94,7 +93,7 @@ def main() -> None:
     """Brings the daemon into the wanted state and exits with its process number."""
     module = AnsibleModule(
         argument_spec={
-            "argv": {"type": "list", "elements": "str", "default": []},
+            "argv": {"type": "list", "elements": "str"},
             "pid_file": {"type": "path", "required": True},
             "log_file": {"type": "path"},
             "environment": {"type": "dict", "default": {}},

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 import typing as t
@@ -93,6 +94,8 @@ def start(
     if identity is not None and status is None:
         stop(pid_file, timeout=10)
     else:
+        child.kill()  # does nothing to one that has ended
+        child.wait()
         _forget(pid_file)
     happened = f"did not answer on {ready_socket} within {timeout:g} s" if status is None else f"ended with {status}"
     raise HostError(f"{argv[0]} {happened}. The end of its log {log_file}:\n{_tail(log_file)}")
@@ -117,10 +120,18 @@ def _wait_ready(child: subprocess.Popen[bytes], ready_socket: str, timeout: floa
             probe.settimeout(1)
             try:
                 probe.connect(ready_socket)
-                return True
+                if _listening_process(probe) == child.pid:
+                    return True
             except OSError:
-                time.sleep(_POLL)
+                pass  # not there yet
+        time.sleep(_POLL)
     return False
+
+
+def _listening_process(connection: socket.socket) -> int:
+    """Who listens at the other end of a unix socket (SO_PEERCRED, unix(7)): another daemon would not be ours."""
+    pid, _uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 def _write_pid_file(path: str, identity: proc.ProcessIdentity) -> None:
