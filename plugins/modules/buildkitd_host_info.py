@@ -162,6 +162,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 
 
 def _foreign_listeners(params: t.Mapping[str, t.Any], units: t.Mapping[str, t.Mapping[str, str]]) -> t.List[str]:
+    address = params["listen_address"]
+    if address and not proc.is_address(address):
+        raise HostError(
+            f"The listen address {address!r} is no IP address. Name one of this host's addresses, or leave it empty "
+            f"for all of them."
+        )
     if not params["port"]:
         return []
     ours = os.path.join(os.path.realpath(params["install_dir"]), "")
@@ -170,7 +176,7 @@ def _foreign_listeners(params: t.Mapping[str, t.Any], units: t.Mapping[str, t.Ma
         activated = listener.pid == 1 and units["buildkit.socket"]["ActiveState"] == "active"
         if activated or listener.executable.startswith(ours):
             continue
-        if proc.overlaps(listener.address, params["listen_address"]):
+        if proc.overlaps(listener.address, address):
             holder = f"{listener.executable or 'an unknown program'} (process {listener.pid or 'unknown'})"
             found.append(f"{listener.address}:{listener.port} held by {holder}")
     return found
@@ -191,12 +197,13 @@ def _runc(params: t.Mapping[str, t.Any]) -> str:
     return shutil.which("buildkit-runc", path=path) or shutil.which("runc", path=path) or ""
 
 
-def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.Tuple[t.List[str], t.List[str]]:
-    """Programs still to be linked, and why some of them cannot be."""
+def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.List[str]:
+    """Why a program cannot be linked."""
     try:
-        return release.missing_links(params["install_dir"], params["bin_dir"], params["version"]), []
+        release.refuse_foreign_programs(params["bin_dir"])
     except HostError as error:
-        return [], [str(error)]
+        return [str(error)]
+    return []
 
 
 def main() -> None:
@@ -215,9 +222,9 @@ def main() -> None:
     )
     params = module.params
     units = {unit: systemd.show(unit) for unit in ("buildkit.service", "buildkit.socket")}
-    unlinked, foreign_programs = _foreign_programs(params)
     try:
         daemon = process.running(params["pid_file"])
+        foreign_listeners = _foreign_listeners(params, units)
     except HostError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -228,10 +235,10 @@ def main() -> None:
         units=units,
         installed_sha256=release.installed_sha256(params["install_dir"], params["version"]) if params["version"] else "",
         current_version=release.current_version(params["install_dir"]),
-        unlinked_programs=unlinked,
-        foreign_programs=foreign_programs,
+        unlinked_programs=release.missing_links(params["install_dir"], params["bin_dir"], params["version"]),
+        foreign_programs=_foreign_programs(params),
         runc=_runc(params),
-        foreign_listeners=_foreign_listeners(params, units),
+        foreign_listeners=foreign_listeners,
         tls_files=[
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))
         ],

@@ -150,8 +150,6 @@ def _install(module: AnsibleModule) -> None:
         elif not os.path.isfile(archive):
             raise HostError(f"Installing BuildKit {params['version']} failed: there is no archive {archive}.")
         release.verify_archive(archive, params["sha256"])
-        # Refuses foreign files in bin_dir before anything is unpacked.
-        release.missing_links(params["install_dir"], params["bin_dir"], params["version"])
         release.unpack(archive, params["sha256"], params["install_dir"], params["version"])
     release.switch(params["install_dir"], params["bin_dir"], params["version"])
 
@@ -176,6 +174,8 @@ def main() -> None:
     present = params["state"] == "present"
     try:
         if present:
+            release.check_version(params["version"])
+            release.refuse_foreign_programs(params["bin_dir"])
             reasons = _reasons(params, previous)
             if module.check_mode:
                 _check(params)

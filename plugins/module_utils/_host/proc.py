@@ -120,6 +120,15 @@ def listeners(port: int) -> t.List[Listener]:
     return found
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def overlaps(first: str, second: str) -> bool:
     """Whether two listening addresses claim the same port; an empty address, 0.0.0.0 and :: stand for all."""
     if not first or not second:

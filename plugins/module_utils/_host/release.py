@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import typing as t
+import zlib
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 # The programs that are put into PATH; the emulators and CNI plugins of a release are found beside buildkitd.
 LINKED_PROGRAMS = ("buildctl", "buildkitd", "buildkit-runc")
+
+# One release, also one of a candidate or of a distribution; safe as the name of a directory.
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+([-+~.][0-9A-Za-z.+~-]*)?")
 
 # Release platforms by `uname -m` (hack/release of moby/buildkit names its archives by GOARCH and GOARM).
 PLATFORMS = {
@@ -68,24 +73,31 @@ def has_runc(install_dir: str, version: str) -> t.Optional[bool]:
     return os.path.exists(os.path.join(programs, "buildkit-runc")) if os.path.isdir(programs) else None
 
 
-def missing_links(install_dir: str, bin_dir: str, version: str) -> t.List[str]:
-    """The programs of an installed version that are not yet linked from ``bin_dir``.
+def check_version(version: str) -> None:
+    """Refuses what does not name one release, or could not be the name of a directory. Raises HostError."""
+    if not _VERSION.fullmatch(version):
+        raise HostError(f"The version {version!r} names no release of BuildKit. Name one, such as 0.31.0.")
 
-    Raises HostError where ``bin_dir`` holds a file of that name that is not ours: nothing is overwritten.
-    """
+
+def refuse_foreign_programs(bin_dir: str) -> None:
+    """Raises HostError where ``bin_dir`` holds a file with the name of one of our links: nothing is overwritten."""
+    for program in LINKED_PROGRAMS:
+        link = os.path.join(bin_dir, program)
+        if os.path.lexists(link) and not os.path.islink(link):
+            raise HostError(
+                f"Linking {link} to BuildKit failed: a file that is not ours is there. Remove it (or the package it "
+                f"belongs to), or set buildkitd_bin_dir to another directory."
+            )
+
+
+def missing_links(install_dir: str, bin_dir: str, version: str) -> t.List[str]:
+    """The programs of an installed version that are not yet linked from ``bin_dir``."""
     missing = []
     for program in LINKED_PROGRAMS:
         if not os.path.exists(os.path.join(install_dir, version, "bin", program)):
             continue
         link = os.path.join(bin_dir, program)
-        if not os.path.lexists(link):
-            missing.append(program)
-        elif not os.path.islink(link):
-            raise HostError(
-                f"Linking {link} to BuildKit {version} failed: a file that is not ours is there. "
-                f"Remove it (or the package it belongs to), or set buildkitd_bin_dir to another directory."
-            )
-        elif os.readlink(link) != _link_target(install_dir, program):
+        if not os.path.islink(link) or os.readlink(link) != _link_target(install_dir, program):
             missing.append(program)
     return missing
 
@@ -106,7 +118,7 @@ def verify_archive(path: str, sha256: str) -> None:
     try:
         with tarfile.open(path) as archive:
             names = {_relative(member.name) for member in archive.getmembers() if member.isfile()}
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise HostError(f"Reading the archive {path} failed: {error}. It must be a tar archive.") from error
     if "bin/buildkitd" not in names:
         raise HostError(
@@ -120,7 +132,10 @@ def _relative(name: str) -> str:
 
 
 def unpack(path: str, sha256: str, install_dir: str, version: str) -> None:
-    """Unpacks the regular files under bin/ into the version's directory, which appears complete or not at all."""
+    """Unpacks the regular files under bin/ into the version's directory.
+
+    A new version appears complete or not at all; one from another archive is not installed until it is complete.
+    """
     os.makedirs(install_dir, mode=0o755, exist_ok=True)
     staging = tempfile.mkdtemp(prefix=f".{version}.", dir=install_dir)
     try:
@@ -136,15 +151,30 @@ def unpack(path: str, sha256: str, install_dir: str, version: str) -> None:
         os.chmod(os.path.join(staging, "bin"), 0o755)
         target = os.path.join(install_dir, version)
         if os.path.lexists(target):
-            # Another archive under the same version: a running daemon keeps its open files.
-            retired = tempfile.mkdtemp(prefix=f".{version}.retired.", dir=install_dir)
-            os.rename(target, os.path.join(retired, "release"))
-            os.rename(staging, target)
-            shutil.rmtree(retired)
+            _replace_programs(target, staging)
         else:
             os.rename(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace_programs(target: str, staging: str) -> None:
+    """Puts the programs of another archive under the same version, file by file.
+
+    The directory itself stays: a daemon that runs from it is known by its path. Without the stamp, which comes last,
+    a version counts as not installed, so an interrupted run is made good by the next one.
+    """
+    stamp = os.path.join(target, ".sha256")
+    if os.path.exists(stamp):
+        os.unlink(stamp)
+    programs, wanted = os.path.join(target, "bin"), os.path.join(staging, "bin")
+    os.makedirs(programs, mode=0o755, exist_ok=True)
+    names = os.listdir(wanted)
+    for name in names:
+        os.replace(os.path.join(wanted, name), os.path.join(programs, name))
+    for name in set(os.listdir(programs)) - set(names):
+        os.unlink(os.path.join(programs, name))
+    os.replace(os.path.join(staging, ".sha256"), stamp)
 
 
 def _write_program(archive: tarfile.TarFile, member: tarfile.TarInfo, destination: str) -> None:
@@ -157,7 +187,11 @@ def _write_program(archive: tarfile.TarFile, member: tarfile.TarInfo, destinatio
 
 
 def switch(install_dir: str, bin_dir: str, version: str) -> None:
-    """Makes a version the one in use, in one rename, and links its programs into ``bin_dir``."""
+    """Makes a version the one in use, in one rename, and links its programs into ``bin_dir``.
+
+    Raises HostError, before it changes anything, where ``bin_dir`` holds a file that is not ours.
+    """
+    refuse_foreign_programs(bin_dir)
     _replace_link(version, os.path.join(install_dir, "current"))
     os.makedirs(bin_dir, mode=0o755, exist_ok=True)
     for program in missing_links(install_dir, bin_dir, version):
@@ -171,7 +205,10 @@ def _replace_link(target: str, link: str) -> None:
 
 
 def remove(install_dir: str, bin_dir: str, *, dry_run: bool) -> t.List[str]:
-    """Removes every version and our links; returns the paths that were, or with ``dry_run`` would be, removed."""
+    """Removes every version and our links; returns the paths that were, or with ``dry_run`` would be, removed.
+
+    What else is in ``install_dir`` stays: somebody may have named a directory that holds more than BuildKit.
+    """
     gone = []
     for program in LINKED_PROGRAMS:
         link = os.path.join(bin_dir, program)
@@ -179,8 +216,24 @@ def remove(install_dir: str, bin_dir: str, *, dry_run: bool) -> t.List[str]:
             gone.append(link)
             if not dry_run:
                 os.unlink(link)
-    if os.path.isdir(install_dir):
+    entries = sorted(os.listdir(install_dir)) if os.path.isdir(install_dir) else []
+    ours = [entry for entry in entries if _is_ours(os.path.join(install_dir, entry))]
+    for path in (os.path.join(install_dir, entry) for entry in ours):
+        gone.append(path)
+        if not dry_run:
+            os.unlink(path) if os.path.islink(path) else shutil.rmtree(path)
+    if os.path.isdir(install_dir) and ours == entries:
         gone.append(install_dir)
         if not dry_run:
-            shutil.rmtree(install_dir)
+            os.rmdir(install_dir)
     return gone
+
+
+def _is_ours(path: str) -> bool:
+    """Whether an entry of the install directory is a version, what a killed run left of one, or the link to one."""
+    name = os.path.basename(path)
+    if os.path.islink(path):
+        return name == "current" or name.startswith("current.")
+    if name.startswith("."):
+        return os.path.isdir(path) and bool(_VERSION.match(name[1:]))
+    return os.path.isdir(os.path.join(path, "bin")) and bool(_VERSION.fullmatch(name))
