@@ -8,6 +8,7 @@ import asyncio
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
@@ -207,25 +208,41 @@ def test_proxy_variables_do_not_apply(
     assert report["failure"] is None
 
 
+def request_for(worker: control.Worker, *, ignore_cache: bool) -> Any:
+    """A build of a step that prints the line, and whose result may come from the cache or not."""
+    program = llb.File("/cached", probe.program(worker.platforms[0].architecture), mode=0o755)
+    step = llb.run(llb.make_file(program), [program.path], name="run")
+    graph = llb.definition(step)
+    graph.metadata[step.digest].ignore_cache = ignore_cache
+    request = messages.new("moby.buildkit.v1.SolveRequest", Internal=True, Definition=graph)
+    request.Cache.SetInParent()
+    return request
+
+
+async def build(daemon: Daemon, *, ignore_cache: bool, times: int = 1) -> list[str]:
+    """Run such a build, and return the references under which it ran."""
+    connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=5)
+    try:
+        client = control.Control(connection.channel, timeout=5)
+        request = request_for((await client.workers())[0], ignore_cache=ignore_cache)
+        references = []
+        for _ in range(times):
+            await smoke.run_request(request, client, name="exec", timeout=20)
+            references.append(request.Ref)
+        return references
+    finally:
+        await connection.close()
+
+
 def test_build_that_only_the_cache_answers_is_no_proof(mtls: Daemon) -> None:
     """A step whose result comes from the cache prints nothing, and so is found out."""
-
-    async def build(*, ignore_cache: bool) -> None:
-        connection = await channel.open_connection(channel.Peer(endpoint.parse(mtls.unix)), timeout=5)
-        try:
-            client = control.Control(connection.channel, timeout=5)
-            workers = await client.workers()
-            program = llb.File("/cached", probe.program(workers[0].platforms[0].architecture), mode=0o755)
-            step = llb.run(llb.make_file(program), [program.path], name="run")
-            graph = llb.definition(step)
-            graph.metadata[step.digest].ignore_cache = ignore_cache
-            request = messages.new("moby.buildkit.v1.SolveRequest", Internal=True, Definition=graph)
-            request.Cache.SetInParent()
-            await smoke.run_request(request, client, name="exec", timeout=20)
-        finally:
-            await connection.close()
-
-    asyncio.run(build(ignore_cache=True))
+    asyncio.run(build(mtls, ignore_cache=True))
     with pytest.raises(Failure, match="did not come back") as caught:
-        asyncio.run(build(ignore_cache=False))
+        asyncio.run(build(mtls, ignore_cache=False))
     assert caught.value.kind is Kind.BUILD_FAILED
+
+
+def test_build_may_run_again_at_once(mtls: Daemon) -> None:
+    """Each run has a reference of its own, since a daemon refuses one that it has just seen."""
+    references = asyncio.run(build(mtls, ignore_cache=True, times=2))
+    assert len(set(references)) == 2
