@@ -72,9 +72,7 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
         if sans:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([_san(san) for san in sans]), critical=False
-            )
+            builder = builder.add_extension(x509.SubjectAlternativeName([_san(san) for san in sans]), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         pair = Pair(self._directory / f"{name}.cert.pem", self._directory / f"{name}.key.pem")
         pair.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -144,10 +144,7 @@ class Answers:
         self._messages = messages
 
     def __mapping__(self) -> dict[str, Handler]:
-        return {
-            f"/{self._package}.Control/{call}": self._handler(call, reply)
-            for call, reply in self._replies.items()
-        }
+        return {f"/{self._package}.Control/{call}": self._handler(call, reply) for call, reply in self._replies.items()}
 
     def _handler(self, call: str, reply: str) -> Handler:
         async def answer(stream: Any) -> None:

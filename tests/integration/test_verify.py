@@ -69,9 +69,7 @@ def test_mtls_daemon_is_proved(mtls: Daemon, authority: Authority, client: Pair)
     assert all(value > 0 for value in report["timings_ms"].values())
 
 
-def test_fingerprint_is_that_of_the_file(
-    mtls: Daemon, authority: Authority, client: Pair, server: Pair
-) -> None:
+def test_fingerprint_is_that_of_the_file(mtls: Daemon, authority: Authority, client: Pair, server: Pair) -> None:
     """The fingerprint that is returned is what openssl says of the daemon's certificate file."""
     [report] = proof_of(as_client(mtls.tcp, authority, client), builds=(), refusals=())
     command = ["openssl", "x509", "-in", str(server.cert), "-noout", "-fingerprint", "-sha256"]

@@ -213,9 +213,7 @@ class TestGrpc:
     def test_no_worker(self, tmp_path: Path) -> None:
         """A service that answers as BuildKit and lists no worker cannot build."""
         replies = {"Info": "InfoResponse", "ListWorkers": "ListWorkersResponse"}
-        with peers.grpc_server(
-            tmp_path / "socket", peers.Answers("moby.buildkit.v1", replies, messages)
-        ) as address:
+        with peers.grpc_server(tmp_path / "socket", peers.Answers("moby.buildkit.v1", replies, messages)) as address:
             assert failure_of(verify.Daemon(address))["kind"] == "no_worker"
 
 

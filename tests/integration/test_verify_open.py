@@ -34,9 +34,7 @@ def test_daemon_without_ca_is_open(
 
 
 @pytest.mark.parametrize("stranger", ["no_certificate", "foreign_ca"])
-def test_each_stranger_alone_finds_it(
-    without_ca: Daemon, authority: Authority, client: Pair, stranger: str
-) -> None:
+def test_each_stranger_alone_finds_it(without_ca: Daemon, authority: Authority, client: Pair, stranger: str) -> None:
     """One stranger who gets in is enough."""
     daemon = verify.Daemon(without_ca.tcp, str(authority.path), str(client.cert), str(client.key))
     report = report_of(daemon, builds=(), refusals=(stranger,))

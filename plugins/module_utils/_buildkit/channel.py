@@ -224,11 +224,7 @@ async def _explain_handshake(error: OSError, peer: Peer, deadline: stream.Deadli
 
 async def _explain_greeting(error: Exception, peer: Peer, deadline: stream.Deadline) -> Failure:
     if isinstance(error, Failure):
-        if (
-            peer.context is None
-            and isinstance(error, GreetingError)
-            and error.beginning.startswith(_TLS_ALERT)
-        ):
+        if peer.context is None and isinstance(error, GreetingError) and error.beginning.startswith(_TLS_ALERT):
             return TlsError(Kind.TLS_EXPECTED, "Plain HTTP/2 was answered with a TLS alert")
         return error
     if isinstance(error, ssl.SSLError):

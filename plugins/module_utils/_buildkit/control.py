@@ -124,9 +124,7 @@ class Control:
 
         :raises Failure: no answer
         """
-        reply = await self._call(
-            "ListWorkers", messages.new(f"{_CONTROL}.ListWorkersRequest"), "ListWorkersResponse"
-        )
+        reply = await self._call("ListWorkers", messages.new(f"{_CONTROL}.ListWorkersRequest"), "ListWorkersResponse")
         return [_worker(record) for record in reply.record]
 
     async def solve(self, request: Any, *, timeout: float) -> None:
@@ -168,9 +166,7 @@ class Control:
         # Not by their description, which 0.13 does not look at here.
         request = messages.new(f"{_CONTROL}.PruneRequest", filter=[f"id=={one}" for one in ids])
         dropped: list[str] = []
-        await self._stream(
-            "Prune", request, "UsageRecord", lambda record: dropped.append(record.ID), self._timeout
-        )
+        await self._stream("Prune", request, "UsageRecord", lambda record: dropped.append(record.ID), self._timeout)
         return dropped
 
     async def _stream(
@@ -225,9 +221,7 @@ def _explain_status(call: str, error: GRPCError) -> Failure:
     if message.startswith(_NO_GRPC):
         return RpcError(Kind.NOT_GRPC, f"{call} was answered in HTTP, but not in gRPC: {message}")
     if status is Status.UNIMPLEMENTED:
-        return RpcError(
-            Kind.NOT_BUILDKIT, f"{call} is unknown to the gRPC service that answers", status=status.name
-        )
+        return RpcError(Kind.NOT_BUILDKIT, f"{call} is unknown to the gRPC service that answers", status=status.name)
     return RpcError(Kind.RPC_FAILED, f"{call} failed: {message} ({status.name})", status=status.name)
 
 

@@ -57,13 +57,9 @@ def parse(address: str) -> Endpoint:
 
 def _parse_unix(address: str, path: str) -> Endpoint:
     if not path.startswith("/"):
-        raise InputError(
-            f"Address {address!r} has no absolute path: write unix:///run/buildkit/buildkitd.sock"
-        )
+        raise InputError(f"Address {address!r} has no absolute path: write unix:///run/buildkit/buildkitd.sock")
     if len(path.encode()) > _MAX_SOCKET_PATH:
-        raise InputError(
-            f"Address {address!r} is too long for a unix socket: {_MAX_SOCKET_PATH} bytes are the limit"
-        )
+        raise InputError(f"Address {address!r} is too long for a unix socket: {_MAX_SOCKET_PATH} bytes are the limit")
     return Endpoint(address, path=path)
 
 

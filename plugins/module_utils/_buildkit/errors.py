@@ -30,8 +30,7 @@ class Kind(Enum):
     )
     NOT_TLS = (
         "not_tls",
-        "Check that this is the port of buildkitd and that the daemon was started with its TLS "
-        "certificate and key.",
+        "Check that this is the port of buildkitd and that the daemon was started with its TLS certificate and key.",
     )
     TLS_EXPECTED = (
         "tls_expected",
@@ -43,8 +42,7 @@ class Kind(Enum):
     )
     SERVER_CERTIFICATE_EXPIRED = (
         "server_certificate_expired",
-        "Issue a new certificate for the daemon and restart it, since it reads certificates only at its "
-        "start.",
+        "Issue a new certificate for the daemon and restart it, since it reads certificates only at its start.",
     )
     SERVER_CERTIFICATE_NOT_YET_VALID = (
         "server_certificate_not_yet_valid",
@@ -60,8 +58,7 @@ class Kind(Enum):
     )
     SERVER_NAME_MISMATCH = (
         "server_name_mismatch",
-        "Dial one of the names of the certificate, name one as tls_hostname, or issue a certificate with "
-        "this name.",
+        "Dial one of the names of the certificate, name one as tls_hostname, or issue a certificate with this name.",
     )
     CLIENT_CERTIFICATE_MISSING = (
         "client_certificate_missing",
@@ -78,8 +75,7 @@ class Kind(Enum):
     )
     NOT_GRPC = (
         "not_grpc",
-        "Check that this is the port of buildkitd, and that a proxy between passes TCP or HTTP/2 through "
-        "unchanged.",
+        "Check that this is the port of buildkitd, and that a proxy between passes TCP or HTTP/2 through unchanged.",
     )
     NOT_BUILDKIT = (
         "not_buildkit",

@@ -58,9 +58,7 @@ def make_file(file: File) -> Operation:
         input=_SCRATCH,
         secondaryInput=_SCRATCH,
         output=0,
-        mkfile=messages.new(
-            "pb.FileActionMkFile", path=file.path, mode=file.mode, data=file.data, timestamp=_EPOCH
-        ),
+        mkfile=messages.new("pb.FileActionMkFile", path=file.path, mode=file.mode, data=file.data, timestamp=_EPOCH),
     )
     return Operation(_serialise(messages.new("pb.Op", file=messages.new("pb.FileOp", actions=[action]))))
 
@@ -84,9 +82,7 @@ def run(root: Operation, arguments: Sequence[str], *, name: str) -> Operation:
         network=messages.NETWORK_NONE,
     )
     operation = messages.new("pb.Op", inputs=[_input(root)], exec=execution)
-    return Operation(
-        _serialise(operation), (root,), {"ignore_cache": True, "description": {"llb.customname": name}}
-    )
+    return Operation(_serialise(operation), (root,), {"ignore_cache": True, "description": {"llb.customname": name}})
 
 
 def definition(result: Operation) -> Any:

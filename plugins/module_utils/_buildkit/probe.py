@@ -62,9 +62,7 @@ def _arm(offset: int, address: int, length: int) -> bytes:
     svc = 0xEF000000
     # The third instruction reads the program counter, which is two instructions ahead of it.
     add_from_pc = 0xE28F1000 | (offset - 2 * 4 - 8)
-    return struct.pack(
-        "<8I", mov(7, 4), mov(0, 1), add_from_pc, mov(2, length), svc, mov(7, 1), mov(0, 0), svc
-    )
+    return struct.pack("<8I", mov(7, 4), mov(0, 1), add_from_pc, mov(2, length), svc, mov(7, 1), mov(0, 0), svc)
 
 
 def _arm64(offset: int, address: int, length: int) -> bytes:
@@ -73,9 +71,7 @@ def _arm64(offset: int, address: int, length: int) -> bytes:
 
     svc = 0xD4000001
     adr = 0x10000000 | ((offset - 2 * 4) >> 2) << 5 | 1
-    return struct.pack(
-        "<8I", movz(8, 64), movz(0, 1), adr, movz(2, length), svc, movz(8, 93), movz(0, 0), svc
-    )
+    return struct.pack("<8I", movz(8, 64), movz(0, 1), adr, movz(2, length), svc, movz(8, 93), movz(0, 0), svc)
 
 
 def _ppc64le(offset: int, address: int, length: int) -> bytes:
@@ -152,9 +148,7 @@ def program(architecture: str, *, line: str = LOG_LINE) -> bytes:
 
 def _headers(target: _Architecture, size: int, total: int) -> bytes:
     wide = target.bits == 64
-    identification = b"\x7fELF" + bytes((2 if wide else 1, 1 if target.order == "<" else 2, 1)).ljust(
-        12, b"\0"
-    )
+    identification = b"\x7fELF" + bytes((2 if wide else 1, 1 if target.order == "<" else 2, 1)).ljust(12, b"\0")
     executable, version, readable_executable, load = 2, 1, 5, 1
     elf = struct.pack(
         target.order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"),

@@ -134,9 +134,7 @@ async def _cancel(follower: asyncio.Future[None]) -> None:
 
 def _explain(name: str, error: Failure, log: _Log, timeout: float) -> Failure:
     if error.kind is Kind.TIMEOUT:
-        return BuildError(
-            Kind.TIMEOUT, f"The {name} build did not end within {timeout:g} s and was cancelled"
-        )
+        return BuildError(Kind.TIMEOUT, f"The {name} build did not end within {timeout:g} s and was cancelled")
     if isinstance(error, RpcError) and error.kind is Kind.RPC_FAILED:
         tail = f"; its log ends with: {' | '.join(log.lines)}" if log.lines else ""
         return BuildError(Kind.BUILD_FAILED, f"The {name} build failed: {error.message}{tail}")

@@ -132,22 +132,14 @@ async def connect(endpoint: Endpoint, deadline: Deadline) -> Stream:
     :raises ConnectError: nobody is there, or nobody answers in time
     """
     try:
-        attempt = (
-            _connect_unix(endpoint.path) if endpoint.is_local else _connect_tcp(endpoint.host, endpoint.port)
-        )
+        attempt = _connect_unix(endpoint.path) if endpoint.is_local else _connect_tcp(endpoint.host, endpoint.port)
         return await asyncio.wait_for(attempt, deadline.left())
     except asyncio.TimeoutError:
         raise deadline.missed("The connection") from None
     except socket.gaierror as error:
-        raise ConnectError(
-            Kind.UNREACHABLE, f"The name {endpoint.host} cannot be resolved: {error.strerror}"
-        ) from None
+        raise ConnectError(Kind.UNREACHABLE, f"The name {endpoint.host} cannot be resolved: {error.strerror}") from None
     except PermissionError as error:
-        remedy = (
-            f"Run this as root, or as a member of the group of {endpoint.path}."
-            if endpoint.is_local
-            else None
-        )
+        remedy = f"Run this as root, or as a member of the group of {endpoint.path}." if endpoint.is_local else None
         raise ConnectError(Kind.UNREACHABLE, f"Cannot connect: {error.strerror}", remedy=remedy) from None
     except OSError as error:
         raise ConnectError(Kind.UNREACHABLE, f"Cannot connect: {_reason(error)}") from None

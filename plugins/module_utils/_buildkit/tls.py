@@ -90,9 +90,7 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=authorities.decode("ascii"))
     except (ssl.SSLError, ValueError):  # ValueError: nothing in it, or not ASCII
-        raise InputError(
-            f"ca_path {credentials.ca_path} is no file with CA certificates in PEM format"
-        ) from None
+        raise InputError(f"ca_path {credentials.ca_path} is no file with CA certificates in PEM format") from None
     # Like Go's clients, which take any certificate of the bundle as an end of the chain.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if credentials.client_cert:
@@ -123,8 +121,7 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
     key = _read("client_key", credentials.client_key)
     if b"ENCRYPTED" in key:
         raise InputError(
-            f"client_key {credentials.client_key} is encrypted: give a key without passphrase, as buildctl"
-            " needs it too"
+            f"client_key {credentials.client_key} is encrypted: give a key without passphrase, as buildctl needs it too"
         )
     try:
         # The password keeps OpenSSL from asking for one on the terminal.
@@ -133,8 +130,7 @@ def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) 
         if _reason(error) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             raise TlsError(
                 Kind.CLIENT_KEY_MISMATCH,
-                f"client_key {credentials.client_key} is not the key of client_cert "
-                f"{credentials.client_cert}",
+                f"client_key {credentials.client_key} is not the key of client_cert {credentials.client_cert}",
             ) from None
         raise InputError(
             f"client_cert {credentials.client_cert} and client_key {credentials.client_key} cannot be used: "
@@ -158,9 +154,7 @@ def check_hostname(context: ssl.SSLContext, hostname: str) -> None:
     try:
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=hostname)
     except ValueError as error:  # UnicodeError is one of them
-        raise InputError(
-            f"tls_hostname {hostname!r} is neither a host name nor an IP address ({error})"
-        ) from None
+        raise InputError(f"tls_hostname {hostname!r} is neither a host name nor an IP address ({error})") from None
 
 
 def _reason(error: ssl.SSLError) -> str:
@@ -201,9 +195,7 @@ def explain(error: OSError, *, hostname: str, with_certificate: bool) -> TlsErro
             f"The daemon wants a client certificate and got none (alert {alert})",
         )
     if with_certificate and alert in _CERTIFICATE_ALERTS:
-        return TlsError(
-            Kind.CLIENT_CERTIFICATE_REFUSED, f"The daemon refused the client certificate (alert {alert})"
-        )
+        return TlsError(Kind.CLIENT_CERTIFICATE_REFUSED, f"The daemon refused the client certificate (alert {alert})")
     return TlsError(Kind.TLS_FAILED, f"The daemon ended the TLS handshake (alert {alert})")
 
 
@@ -212,18 +204,12 @@ def _explain_verification(error: ssl.SSLCertVerificationError, *, hostname: str)
     if code in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
         return TlsError(Kind.SERVER_NAME_MISMATCH, f"The certificate of the daemon does not name {hostname}")
     if code == _EXPIRED:
-        return TlsError(
-            Kind.SERVER_CERTIFICATE_EXPIRED, "The certificate of the daemon, or of its issuer, has expired"
-        )
+        return TlsError(Kind.SERVER_CERTIFICATE_EXPIRED, "The certificate of the daemon, or of its issuer, has expired")
     if code == _NOT_YET_VALID:
         return TlsError(
             Kind.SERVER_CERTIFICATE_NOT_YET_VALID,
             "The certificate of the daemon, or of its issuer, is not yet valid",
         )
     if code in _UNKNOWN_ISSUER:
-        return TlsError(
-            Kind.SERVER_UNKNOWN_CA, f"The certificate of the daemon is of no CA in ca_path ({text})"
-        )
-    return TlsError(
-        Kind.SERVER_CERTIFICATE_REFUSED, f"The certificate of the daemon is not acceptable ({text})"
-    )
+        return TlsError(Kind.SERVER_UNKNOWN_CA, f"The certificate of the daemon is of no CA in ca_path ({text})")
+    return TlsError(Kind.SERVER_CERTIFICATE_REFUSED, f"The certificate of the daemon is not acceptable ({text})")

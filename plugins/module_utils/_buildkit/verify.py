@@ -117,11 +117,7 @@ class Report:
         if self.failure is not None:
             return f"{self.address}: {self.failure.kind.value}: {self.failure.message}. {self.failure.remedy}"
         facts = [f"BuildKit {self.version.version}"] if self.version else []
-        facts += [
-            f"{build} build in {self.timings[build] * 1000:.0f} ms"
-            for build in BUILDS
-            if build in self.timings
-        ]
+        facts += [f"{build} build in {self.timings[build] * 1000:.0f} ms" for build in BUILDS if build in self.timings]
         facts += [f"stranger {_STRANGERS[name]} refused ({self.refusals[name].how})" for name in self._met]
         return f"{self.address}: {', '.join(facts)}"
 
@@ -136,12 +132,8 @@ class Report:
             "ok": self.ok,
             "version": self.version.version if self.version else None,
             "workers": [worker.as_dict() for worker in self.workers],
-            "certificate": self.certificate.as_dict(now or datetime.now(timezone.utc))
-            if self.certificate
-            else None,
-            "timings_ms": {
-                stage: round(self.timings[stage] * 1000, 1) for stage in _STAGES if stage in self.timings
-            },
+            "certificate": self.certificate.as_dict(now or datetime.now(timezone.utc)) if self.certificate else None,
+            "timings_ms": {stage: round(self.timings[stage] * 1000, 1) for stage in _STAGES if stage in self.timings},
             "refusals": {name: self.refusals[name].as_dict() for name in self._met},
             "failure": self.failure.as_dict() if self.failure else None,
         }
@@ -193,9 +185,7 @@ class _Subject:
                 )
             return
         try:
-            self._context = tls.client_context(
-                tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key)
-            )
+            self._context = tls.client_context(tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key))
         except TlsError as error:
             self._report.failure = error
         else:
@@ -275,9 +265,7 @@ class _Subject:
         met = {name: self._report.refusals[name] for name in REFUSALS if name in self._report.refusals}
         let_in = [_STRANGERS[name] for name, one in met.items() if one.refused is False]
         if let_in:
-            raise TlsError(
-                Kind.OPEN_TO_ANYONE, f"The daemon let in a stranger {' and a stranger '.join(let_in)}"
-            )
+            raise TlsError(Kind.OPEN_TO_ANYONE, f"The daemon let in a stranger {' and a stranger '.join(let_in)}")
         for name, one in met.items():
             if one.failure is not None:
                 raise ConnectError(
@@ -311,9 +299,7 @@ class _Subject:
         if error.kind is Kind.NOT_TLS and "plaintext" in self._proof.refusals:
             await self._meet_stranger("plaintext")
             if self._report.refusals["plaintext"].refused is False:
-                return TlsError(
-                    Kind.OPEN_TO_ANYONE, "The daemon speaks no TLS, and let in a stranger without TLS"
-                )
+                return TlsError(Kind.OPEN_TO_ANYONE, "The daemon speaks no TLS, and let in a stranger without TLS")
         detail = self._detail(error.kind)
         return Failure(error.kind, f"{error.message}{detail}", remedy=error.remedy) if detail else error
 

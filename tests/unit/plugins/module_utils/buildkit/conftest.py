@@ -30,13 +30,9 @@ class Files:
 def make(tmp_path: Path) -> Callable[..., Files]:
     """Makes a self-signed certificate with its key, encrypted if a passphrase is given."""
 
-    def files(
-        name: str, *, key_type: str = "ec", passphrase: bytes = b"", sans: tuple[Any, ...] = ()
-    ) -> Files:
+    def files(name: str, *, key_type: str = "ec", passphrase: bytes = b"", sans: tuple[Any, ...] = ()) -> Files:
         key: Any = (
-            ec.generate_private_key(ec.SECP256R1())
-            if key_type == "ec"
-            else rsa.generate_private_key(65537, 2048)
+            ec.generate_private_key(ec.SECP256R1()) if key_type == "ec" else rsa.generate_private_key(65537, 2048)
         )
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = (
@@ -51,9 +47,7 @@ def make(tmp_path: Path) -> Callable[..., Files]:
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(list(sans)), critical=False)
         certificate = builder.sign(key, hashes.SHA256())
-        encryption = (
-            serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-        )
+        encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
         cert_path, key_path = tmp_path / f"{name}.cert.pem", tmp_path / f"{name}.key.pem"
         cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path.write_bytes(

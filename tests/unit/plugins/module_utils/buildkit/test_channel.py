@@ -49,9 +49,7 @@ def test_calls_go_over_our_stream(tmp_path: Path) -> None:
     async def talk() -> list[int]:
         server = Server([Health()])
         await server.start(path=str(tmp_path / "socket"))
-        opened = await channel.open_connection(
-            channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5
-        )
+        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5)
         try:
             return [await health(opened), await health(opened)]
         finally:
@@ -68,9 +66,7 @@ def test_a_lost_connection_is_not_made_again(tmp_path: Path) -> None:
     async def talk() -> None:
         server = Server([Health()])
         await server.start(path=str(tmp_path / "socket"))
-        opened = await channel.open_connection(
-            channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5
-        )
+        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5)
         opened.raw.abort()
         await asyncio.sleep(0.05)
         try:
@@ -85,9 +81,7 @@ def test_a_lost_connection_is_not_made_again(tmp_path: Path) -> None:
     assert caught.value.kind is Kind.UNREACHABLE
 
 
-def against(
-    path: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-) -> int:
+def against(path: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> int:
     """The answer to a health check from a server that speaks its own HTTP/2."""
 
     async def ask() -> int:

@@ -35,9 +35,7 @@ def test_unix_addresses_are_read() -> None:
     assert found.is_local
 
 
-@pytest.mark.parametrize(
-    "address", ["http://builder:1234", "builder:1234", "/run/buildkitd.sock", "", "docker://x"]
-)
+@pytest.mark.parametrize("address", ["http://builder:1234", "builder:1234", "/run/buildkitd.sock", "", "docker://x"])
 def test_unknown_schemes_are_refused(address: str) -> None:
     """An address with another scheme, or none, is refused with the schemes that are known."""
     with pytest.raises(InputError, match=r"tcp://, unix://") as caught:

@@ -54,9 +54,7 @@ def test_encoding(message: tuple[str, dict[str, object]], encoded: str) -> None:
 
 def test_unknown_fields_are_skipped() -> None:
     """What a newer daemon adds does not disturb."""
-    reply = messages.message_class("moby.buildkit.v1.InfoResponse").FromString(
-        bytes.fromhex("0a051203762e319a0601 78")
-    )
+    reply = messages.message_class("moby.buildkit.v1.InfoResponse").FromString(bytes.fromhex("0a051203762e319a0601 78"))
     assert reply.buildkitVersion.version == "v.1"
 
 

@@ -52,9 +52,7 @@ def test_client_certificate_is_loaded(make: Callable[..., Any], key_type: str) -
 
 @pytest.mark.parametrize("option", ["ca_path", "client_cert", "client_key"])
 @pytest.mark.parametrize("content", [None, "directory", b"", b"text", b"\xff\x00binary"])
-def test_unusable_files_are_named(
-    make: Callable[..., Any], tmp_path: Path, option: str, content: Any
-) -> None:
+def test_unusable_files_are_named(make: Callable[..., Any], tmp_path: Path, option: str, content: Any) -> None:
     """A file that is missing, no file, empty or something else is refused by the name of its option and its path."""
     bad = tmp_path / "bad.pem"
     if content == "directory":
@@ -68,12 +66,8 @@ def test_unusable_files_are_named(
     assert str(bad) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("cert_type", "key_type"), [("ec", "ec"), ("rsa", "rsa"), ("ec", "rsa"), ("rsa", "ec")]
-)
-def test_key_of_another_certificate_is_its_own_kind(
-    make: Callable[..., Any], cert_type: str, key_type: str
-) -> None:
+@pytest.mark.parametrize(("cert_type", "key_type"), [("ec", "ec"), ("rsa", "rsa"), ("ec", "rsa"), ("rsa", "ec")])
+def test_key_of_another_certificate_is_its_own_kind(make: Callable[..., Any], cert_type: str, key_type: str) -> None:
     """A key that does not belong to the certificate is told from one that cannot be read."""
     cert, other = make("client", key_type=cert_type), make("other", key_type=key_type)
     with pytest.raises(TlsError, match="is not the key of") as caught:
