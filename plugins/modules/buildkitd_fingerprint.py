@@ -33,6 +33,12 @@ options:
     description: What the daemon depends on, as a name that reads well in a sentence, and the file's path.
     type: dict
     required: true
+  digests:
+    description:
+      - SHA-256 of what files are to hold, by path, as RV(buildfarm.buildkit.buildkit_files#module:sha256) has it.
+      - Needed in check mode only, in which the files do not yet hold it.
+    type: dict
+    default: {}
   environment_file:
     description: Where the digests are written. The daemon must be started with this environment.
     type: path
@@ -121,6 +127,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "files": {"type": "dict", "required": True},
+            "digests": {"type": "dict", "default": {}},
             "environment_file": {"type": "path", "required": True},
             "unit": {"type": "str"},
             "pid_file": {"type": "path"},
@@ -131,7 +138,7 @@ def main() -> None:
     )
     params = module.params
     try:
-        wanted = fingerprint.digests(params["files"])
+        wanted = fingerprint.digests(params["files"], params["digests"])
         pid = _pid(params)
         before = _read(params["environment_file"])
         after = fingerprint.environment_file(wanted)

@@ -23,11 +23,14 @@ def variable(part: str) -> str:
     return _PREFIX + part.upper().replace(" ", "_").replace("-", "_")
 
 
-def digests(files: t.Mapping[str, str]) -> t.Dict[str, str]:
-    """Variable to digest, for each part and its file. A file that is not there has the digest "absent"."""
+def digests(files: t.Mapping[str, str], known: t.Mapping[str, str]) -> t.Dict[str, str]:
+    """Variable to digest, for each part and its file: the one that is known, else that of the file as it is.
+
+    A file that is not there has the digest "absent".
+    """
     found = {}
     for part, path in files.items():
-        found[variable(part)] = sha256_of(path) if os.path.isfile(path) else "absent"
+        found[variable(part)] = known.get(path) or (sha256_of(path) if os.path.isfile(path) else "absent")
     return found
 
 
