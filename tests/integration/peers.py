@@ -39,7 +39,7 @@ def _accept(server: socket.socket, serve: Callable[[socket.socket], None], stop:
     with contextlib.ExitStack() as connections:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                connection, _ = server.accept()
+                connection = server.accept()[0]
                 connections.enter_context(connection)
                 connection.settimeout(5)
                 threads.append(threading.Thread(target=_serve, args=(serve, connection)))

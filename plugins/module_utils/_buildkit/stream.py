@@ -164,7 +164,7 @@ async def _connect_tcp(host: str, port: int) -> Stream:
         while addresses or attempts:
             if addresses:
                 attempts.add(asyncio.ensure_future(_connect_address(*addresses.pop(0))))
-            done, _ = await asyncio.wait(
+            done, dummy = await asyncio.wait(
                 attempts, timeout=_ATTEMPT_DELAY if addresses else None, return_when=asyncio.FIRST_COMPLETED
             )
             for attempt in done:
@@ -229,4 +229,4 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
-    return [(family, address) for family, _, _, _, address in await answer]
+    return [(found[0], found[4]) for found in await answer]

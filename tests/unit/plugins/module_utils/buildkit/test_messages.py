@@ -23,10 +23,10 @@ def test_each_message_can_be_sent_and_read(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_and_names_are_unique(name: str) -> None:
     """No field of a message shadows another."""
-    package, _, short = name.rpartition(".")
+    package, short = name.rsplit(".", 1)
     fields = messages._MESSAGES[package][short]
-    assert len({number for number, _, _ in fields}) == len(fields)
-    assert len({field for _, field, _ in fields}) == len(fields)
+    assert len({field[0] for field in fields}) == len(fields)
+    assert len({field[1] for field in fields}) == len(fields)
 
 
 @pytest.mark.parametrize(
