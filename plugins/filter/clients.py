@@ -50,7 +50,7 @@ def clients(wished: t.Any) -> list[dict[str, t.Any]]:
     :raises AnsibleFilterError: where the input is no list, or an item is neither a name nor has one.
     """
     if isinstance(wished, (str, bytes)) or not isinstance(wished, t.Sequence):
-        raise AnsibleFilterError(f"buildkit_clients must be a list of names, such as [{wished}].")
+        raise AnsibleFilterError(f"buildkit_clients must be a list of names, such as [{wished!s}].")
     found: dict[str, dict[str, t.Any]] = {}
     for item in wished:
         client = dict(item) if isinstance(item, t.Mapping) else {"name": str(item)}

@@ -66,7 +66,7 @@ from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._inventory impo
 def daemons(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], csr_result: str = "") -> list[dict[str, t.Any]]:
     """One item for each host, in the same order: {name, dns, ip}, and with ``csr_result`` also {csr, trusts}.
 
-    :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one is no list.
+    :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one of them makes no sense.
     """
     items = []
     for host in hosts:

@@ -54,7 +54,7 @@ from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._inventory impo
 def endpoints(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any]) -> list[dict[str, str]]:
     """One item for each host, in the same order: {address}.
 
-    :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one is no list.
+    :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one of them makes no sense.
     """
     return [{"address": builder(str(host), hostvars[host]).endpoint} for host in hosts]
 

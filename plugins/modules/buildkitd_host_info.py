@@ -138,6 +138,11 @@ cryptography:
   returned: always
   type: str
   sample: 43.0.0
+proof_obstacle:
+  description: Which Python libraries M(buildfarm.buildkit.buildkit_verify) lacks here. Empty when it lacks none.
+  returned: always
+  type: str
+  sample: ""
 python:
   description: The interpreter that modules run with.
   returned: always
@@ -157,6 +162,13 @@ import sys
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
+    CRYPTOGRAPHY,
+    GRPCLIB,
+    PROTOBUF,
+    MissingLibraryError,
+    require,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process, release, systemd
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
@@ -188,6 +200,14 @@ def _cryptography_version() -> str:
     except ImportError:
         return ""
     return str(cryptography.__version__)
+
+
+def _proof_obstacle() -> str:
+    try:
+        require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
+    except MissingLibraryError as error:
+        return str(error)
+    return ""
 
 
 def _runc(params: t.Mapping[str, t.Any]) -> str:
@@ -233,7 +253,7 @@ def main() -> None:
         machine=platform.machine(),
         systemd=systemd.is_running(),
         units=units,
-        installed_sha256=release.installed_sha256(params["install_dir"], params["version"]) if params["version"] else "",
+        installed_sha256=release.installed_sha256(params["install_dir"], params["version"]),
         current_version=release.current_version(params["install_dir"]),
         unlinked_programs=release.missing_links(params["install_dir"], params["bin_dir"], params["version"]),
         foreign_programs=_foreign_programs(params),
@@ -243,6 +263,7 @@ def main() -> None:
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))
         ],
         cryptography=_cryptography_version(),
+        proof_obstacle=_proof_obstacle(),
         python=sys.executable,
         process=daemon.pid if daemon else 0,
     )

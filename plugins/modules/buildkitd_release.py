@@ -131,7 +131,8 @@ def _is_url(src: str) -> bool:
 
 
 def _is_installed(params: t.Mapping[str, t.Any]) -> bool:
-    return release.installed_sha256(params["install_dir"], params["version"]) == params["sha256"].lower()
+    wanted: str = params["sha256"].lower()
+    return release.installed_sha256(params["install_dir"], params["version"]) == wanted
 
 
 def _check(params: t.Mapping[str, t.Any]) -> None:

@@ -13,6 +13,8 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import endpoint
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
 # What decides about a certificate or an endpoint. Facts outrank the inventory, so none may come from a host.
 INVENTORY_ONLY = ("buildkit_addresses", "buildkit_endpoint", "buildkit_names", "buildkit_port")
@@ -42,14 +44,23 @@ def _wished_list(variables: t.Mapping[str, t.Any], variable: str, name: str) -> 
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, t.Sequence):
-        raise AnsibleFilterError(f"{variable} of host {name} must be a list, such as [{value}].")
+        raise AnsibleFilterError(f"{variable} of host {name} must be a list, such as [{value!s}].")
     return [str(item) for item in value]
+
+
+def _checked(address: str, name: str) -> str:
+    try:
+        endpoint.parse(address)
+    except InputError as error:
+        raise AnsibleFilterError(f"The endpoint of host {name} is not one that clients can dial. {error}") from error
+    return address
 
 
 def builder(name: str, variables: t.Mapping[str, t.Any]) -> Builder:
     """What is known of a host from the inventory alone.
 
-    :raises AnsibleFilterError: where the host returned one of the variables as a fact, or one is no list.
+    :raises AnsibleFilterError: where the host returned one of the variables as a fact, one is no list, or the
+        endpoint is no address.
     """
     claimed = [variable for variable in INVENTORY_ONLY if variable in variables.get("ansible_facts", {})]
     if claimed:
@@ -68,5 +79,5 @@ def builder(name: str, variables: t.Mapping[str, t.Any]) -> Builder:
         name=name,
         dns=[item for item in known_as if not _is_ip(item)] if names is None else names,
         ip=[item for item in known_as if _is_ip(item)] if addresses is None else addresses,
-        endpoint=str(variables.get("buildkit_endpoint") or f"tcp://{host}:{port}"),
+        endpoint=_checked(str(variables.get("buildkit_endpoint") or f"tcp://{host}:{port}"), name),
     )
