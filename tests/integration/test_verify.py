@@ -138,7 +138,7 @@ def test_proof_leaves_constant_cache(mtls: Daemon, authority: Authority, client:
 
     proof_of(as_client(mtls.tcp, authority, client))
     first = settled(cache)
-    for dummy in range(5):
+    for _round in range(5):
         proof_of(as_client(mtls.tcp, authority, client))
     assert settled(cache) == first
 
@@ -224,7 +224,7 @@ async def build(daemon: Daemon, *, ignore_cache: bool, times: int = 1) -> list[s
         client = control.Control(connection.channel, timeout=5)
         request = request_for((await client.workers())[0], ignore_cache=ignore_cache)
         references = []
-        for dummy in range(times):
+        for _round in range(times):
             await smoke.run_request(request, client, name="exec", timeout=20)
             references.append(request.Ref)
         return references

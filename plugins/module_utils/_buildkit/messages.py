@@ -160,7 +160,7 @@ def _pool() -> Any:
 
 def _add_message(message: Any, full_name: str, fields: tuple[tuple[int, str, str], ...]) -> None:
     for number, name, kind in fields:
-        form, dummy, item = kind.rpartition(" ")
+        form, _space, item = kind.rpartition(" ")
         field = message.field.add(name=name, number=number, label=3 if form else 1)  # LABEL_REPEATED, LABEL_OPTIONAL
         if form == "map":
             # The rules for maps: a nested message with this very name, marked as an entry.

@@ -164,7 +164,7 @@ async def _connect_tcp(host: str, port: int) -> Stream:
         while addresses or attempts:
             if addresses:
                 attempts.add(asyncio.ensure_future(_connect_address(*addresses.pop(0))))
-            done, dummy = await asyncio.wait(
+            done, _pending = await asyncio.wait(
                 attempts, timeout=_ATTEMPT_DELAY if addresses else None, return_when=asyncio.FIRST_COMPLETED
             )
             for attempt in done:
