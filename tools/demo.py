@@ -136,12 +136,12 @@ def commands(port: int, example: Path) -> str:
     client = DEMO / "pki" / "clients" / CLIENT
     out = DEMO / "out"
     endpoint = f"tcp://127.0.0.1:{port}"
-    buildctl = [DEMO / "bin" / "buildctl", "--addr", endpoint, "--tlsdir", client]
+    buildctl: list[str | Path] = [DEMO / "bin" / "buildctl", "--addr", endpoint, "--tlsdir", client]
     contexts = ["--local", f"context={example}", "--local", f"dockerfile={example}"]
     output = ["--output", f"type=local,dest={out}"]
     buildx, builder = ["docker", "buildx"], "buildfarm-demo"
     files = f"cacert={client}/ca.pem,cert={client}/cert.pem,key={client}/key.pem"
-    lines = [
+    lines: list[list[str | Path]] = [
         [*buildctl, "debug", "workers"],
         [*buildctl, "build", "--frontend", "dockerfile.v0", *contexts, *output],
         [*buildx, "create", "--name", builder, "--driver", "remote", "--driver-opt", files, endpoint],
