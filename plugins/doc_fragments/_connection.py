@@ -15,7 +15,7 @@ requirements:
   - Python 3.10 or newer where the module runs (the controller, by default)
   - grpclib >= 0.4.8, < 0.5
   - protobuf >= 3.20
-  - cryptography >= 38
+  - cryptography >= 3.4
 options:
   address:
     description:
