@@ -105,7 +105,7 @@ class Root:
             self._inside(["apt-cache", "policy", package]), env=self.env, capture_output=True, text=True, check=False
         ).stdout
         for line in shown.splitlines():
-            name, _, value = line.strip().partition(": ")
+            name, _separator, value = line.strip().partition(": ")
             if name == "Candidate":
                 return "" if value == "(none)" else value
         return ""

@@ -26,10 +26,12 @@ raise SystemExit(subprocess.call([sys.executable, "-m", "pip", "install", *wante
 def pip_version() -> str:
     """The pip version that the installed ansible-test asks for, such as 24.2."""
     found = importlib.util.find_spec("ansible_test")
-    assert found is not None and found.submodule_search_locations, "ansible-core is not installed"
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("error: ansible-test is not installed in this Python environment")
     source = Path(found.submodule_search_locations[0]) / "_internal" / "python_requirements.py"
     version = re.search(r"\bpip='([0-9.]+)'", source.read_text())
-    assert version is not None, f"{source} no longer names its pip as pip='<version>'; adapt this tool"
+    if version is None:
+        raise SystemExit(f"error: {source} no longer names its pip as pip='<version>'; adapt this tool")
     return version[1]
 
 

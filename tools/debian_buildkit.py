@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build BuildKit from Debian's packages, for tests and the demo where no release can be downloaded.

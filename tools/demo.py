@@ -48,6 +48,7 @@ def obtain_buildkit() -> dict[str, str]:
         [sys.executable, str(CHECKOUT / "tools" / "buildkit_archive.py"), "--install-runc"],
         stdout=subprocess.PIPE,
         text=True,
+        check=False,
     )
     if found.returncode:
         raise _progress.ToolError("BuildKit could not be obtained; see above", code=found.returncode)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build the image of a test host from Debian's packages, once for each content, and print its name.
@@ -79,7 +78,7 @@ def need_engine() -> None:
     except FileNotFoundError:
         problem = "there is no docker command"
     if problem:
-        raise _progress.ToolError(f"no Docker engine answers ({problem}). Try: python3 tools/docker_engine.py start")
+        raise _progress.ToolError(f"no Docker engine answers ({problem}). Try: python tools/docker_engine.py start")
 
 
 def furnish(root: _debroot.Root) -> None:

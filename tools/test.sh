@@ -44,6 +44,13 @@ obtain_buildkit() {
   done
 }
 
+# Stopped at the end, unless it ran before.
+docker_started=
+start_docker() {
+  docker info >/dev/null 2>&1 || docker_started=yes
+  python tools/docker_engine.py start >/dev/null
+}
+
 part_lint() {
   python -m ruff check . && python -m ruff format --check . &&
     python -m mypy -p ansible_collections.buildfarm.buildkit.plugins &&
@@ -62,11 +69,12 @@ part_unit() {
   python -m pytest -q -n 2 tests/unit
 }
 
-# ansible-test wants a real path ending in ansible_collections/<namespace>/<name>.
+# ansible-test wants a real path ending in ansible_collections/<namespace>/<name>, and asks git which files there are.
 sanity_tree() {
   local tree=$cache/sanity/ansible_collections/buildfarm/buildkit
   rm -rf "$tree" && mkdir -p "$tree" &&
-    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree" && echo "$tree"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree" &&
+    git -C "$tree" init -q && git -C "$tree" add -A && echo "$tree"
 }
 
 part_sanity() {
@@ -94,7 +102,7 @@ part_integration() {
 }
 
 part_molecule() {
-  need_root "make molecule" && obtain_buildkit && python tools/docker_engine.py start || return
+  need_root "make molecule" && obtain_buildkit && start_docker || return
   BUILDKIT_HOST_IMAGE=$(python tools/host_image.py) || return
   export BUILDKIT_HOST_IMAGE MOLECULE_EPHEMERAL_DIRECTORY=$cache/molecule
   local scenario failed=0
@@ -107,11 +115,11 @@ part_molecule() {
 }
 
 part_newest() {
-  need_root "make newest" && obtain_buildkit && python tools/docker_engine.py start && tools/newest_ansible.sh
+  need_root "make newest" && obtain_buildkit && start_docker && tools/newest_ansible.sh
 }
 
 part_bench() {
-  need_root "make bench" && obtain_buildkit && python tools/docker_engine.py start || return
+  need_root "make bench" && obtain_buildkit && start_docker || return
   BUILDKIT_HOST_IMAGE=$(python tools/host_image.py) || return
   export BUILDKIT_HOST_IMAGE
   python tests/bench/bench.py
@@ -147,7 +155,7 @@ for part in "${parts[@]}"; do
     status=1
   fi
 done
-python tools/docker_engine.py stop
+[ -z "$docker_started" ] || python tools/docker_engine.py stop >/dev/null
 printf '\n'
 printf '%s\n' "${results[@]}"
 exit $status

@@ -54,11 +54,11 @@ def require(*libraries: Library) -> None:
     problems = [(library, problem) for library in libraries for problem in [_problem(library)] if problem]
     if not problems:
         return
-    wanted = [library for library, _ in problems]
+    wanted = [library for library, _text in problems]
     raise MissingLibraryError(
         "On {host}, {what}, for {python} (Python {version}). Install {it} {ways}.".format(
             host=platform.node() or "this machine",
-            what="; ".join(problem for _, problem in problems),
+            what="; ".join(problem for _library, problem in problems),
             python=sys.executable or "the Python in use",
             version=platform.python_version(),
             it="it" if len(wanted) == 1 else "them",

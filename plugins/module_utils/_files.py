@@ -72,7 +72,7 @@ def flush(paths: t.Iterable[str]) -> None:
         _flush_one(wanted[0])
         return
     with concurrent.futures.ThreadPoolExecutor(max_workers=_FLUSH_THREADS) as pool:
-        for _ in pool.map(_flush_one, wanted):
+        for _done in pool.map(_flush_one, wanted):
             pass
 
 

@@ -118,5 +118,5 @@ def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIden
 
 
 def _general_name(san: str) -> x509.GeneralName:
-    kind, _, value = san.partition(":")
+    kind, _separator, value = san.partition(":")
     return x509.DNSName(value) if kind == "DNS" else x509.IPAddress(ipaddress.ip_address(value))

@@ -243,7 +243,7 @@ class Store:
 
     def _prepare(self, change: Change) -> list[str]:
         """Write the new files beside the current ones; returns what to flush."""
-        current, _, new = _trio(self.directory(change.kind, change.name))
+        current, _old, new = _trio(self.directory(change.kind, change.name))
         if not change.whole:
             paths = []
             for name, data in change.files.items():

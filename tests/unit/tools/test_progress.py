@@ -81,7 +81,7 @@ def test_an_interrupted_step_takes_its_command_along(tmp_path: Path) -> None:
         while not ready.exists():
             assert tool.poll() is None
         tool.terminate()
-        _, errors = tool.communicate(timeout=20)
+        _output, errors = tool.communicate(timeout=20)
     assert tool.returncode == 130
     assert "interrupted" in errors
     with pytest.raises(ProcessLookupError):

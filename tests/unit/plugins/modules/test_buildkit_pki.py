@@ -33,8 +33,8 @@ def pki(tmp_path: Path) -> Path:
 def run(pki: Path) -> t.Callable[..., Outcome]:
     """A function that runs the module on :func:`pki`."""
 
-    def once(options: t.Mapping[str, t.Any] = FLEET, **how: t.Any) -> Outcome:
-        return run_module("buildkit_pki", {"path": str(pki), **options}, **how)
+    def once(options: t.Mapping[str, t.Any] | None = None, **how: t.Any) -> Outcome:
+        return run_module("buildkit_pki", {"path": str(pki), **(FLEET if options is None else options)}, **how)
 
     return once
 

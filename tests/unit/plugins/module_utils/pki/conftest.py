@@ -86,7 +86,7 @@ def run_killed_before(operation: int, action: t.Callable[[], object]) -> bool:
             action()
             os._exit(0)
         os._exit(1)
-    _, status = os.waitpid(child, 0)
+    _pid, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return True

@@ -63,7 +63,7 @@ def decide(
     found = {(wish.kind, wish.name): leaf for wish, leaf in leaves if leaf is not None}
     shared = state.pop("shared_names", frozenset())
     return plan.make_plan(
-        Wishes(ca_wish, tuple(wish for wish, _ in leaves), shared),
+        Wishes(ca_wish, tuple(wish for wish, _leaf in leaves), shared),
         plan.State("/srv/pki", ca, found, **state),
         now=now,
         predict=predict,

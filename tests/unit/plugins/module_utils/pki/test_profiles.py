@@ -158,7 +158,7 @@ def test_a_daemon_has_dns_names_and_addresses_of_their_own_kind(family: dict[str
 def test_serial_numbers_are_never_the_same(tmp_path: Path) -> None:
     """Two certificates for the same wish differ in their serial number."""
     ca = make_ca(tmp_path, "ca")
-    serials = {make_leaf(tmp_path, ca, facts.CLIENT).certificate.serial_number for _ in range(5)}
+    serials = {make_leaf(tmp_path, ca, facts.CLIENT).certificate.serial_number for _round in range(5)}
     assert len(serials) == 5
 
 
@@ -225,7 +225,7 @@ def handshake(server: Made, server_ca: Made, client: Made | None, client_ca: Mad
         dialling.load_cert_chain(client.cert_path, client.key_path)
 
     def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
+        connection, _address = listener.accept()
         try:
             with accepting.wrap_socket(connection, server_side=True) as wrapped:
                 wrapped.sendall(b"welcome")
