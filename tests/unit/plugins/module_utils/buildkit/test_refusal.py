@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import refusal
+from cryptography import x509
 
 
 def test_key_of_the_stranger_is_never_readable_by_others(
@@ -18,6 +19,7 @@ def test_key_of_the_stranger_is_never_readable_by_others(
 ) -> None:
     """While ssl reads it, the file and its directory are their owner's alone, and both are gone afterwards."""
     seen: list[int] = []
+    issuers: list[str] = []
     directory = tmp_path / "tmp"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
@@ -25,10 +27,12 @@ def test_key_of_the_stranger_is_never_readable_by_others(
     class Context:
         def load_cert_chain(self, path: str) -> None:
             seen.extend(stat.S_IMODE(one.stat().st_mode) for one in (Path(path), Path(path).parent))
+            issuers.append(x509.load_pem_x509_certificate(Path(path).read_bytes()).issuer.rfc4514_string())
 
     monkeypatch.setattr(refusal.tls, "stranger_context", Context)
     refusal.foreign_context(make("client").cert, "")
     assert seen == [0o600, 0o700]
+    assert issuers == ["CN=client"]
     assert list(directory.iterdir()) == []
 
 
