@@ -27,7 +27,7 @@ def ssl_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError, **attributes
 
 
 def test_clients_are_strict(make: Callable[..., Any]) -> None:
-    """A client wants TLS 1.2 at least, a certificate of its CAs alone, intermediate ones too, and a name in the SANs."""
+    """A client wants TLS 1.2 at least, a certificate of its CAs alone, intermediates too, and a name in the SANs."""
     context = tls.client_context(tls.Credentials(make("ca").cert))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_REQUIRED
