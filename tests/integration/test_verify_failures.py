@@ -175,6 +175,14 @@ class TestTls:
             failure = failure_of(replace(fast, address=address))
         assert failure["kind"] == "not_tls"
 
+    @pytest.mark.parametrize("peer", [peers.hang_up, peers.send_garbage])
+    def test_stranger_is_not_refused_where_nobody_gets_in(self, fast: verify.Daemon, peer: Any) -> None:
+        """A closed connection is no proof of a refusal when the good client did not get through either."""
+        with peers.listening(peer) as address:
+            [report] = verify.verify([replace(fast, address=address)], verify.Proof())
+        assert report.as_dict()["refusals"] == {}
+        assert list(report.as_dict()["timings_ms"]) == ["total"]
+
     def test_garbage_is_not_tls(self, fast: verify.Daemon) -> None:
         """A service that greets first, such as SSH, is not TLS."""
         with peers.listening(peers.send_garbage) as address:

@@ -298,7 +298,10 @@ class _Subject:
             self._read_certificate(error.certificate)
         if error.kind is Kind.NOT_TLS and "plaintext" in self._proof.refusals:
             await self._meet_stranger("plaintext")
-            if self._report.refusals["plaintext"].refused is False:
+            if self._report.refusals["plaintext"].refused is not False:
+                # We did not get through ourselves, so it proves nothing that a stranger did not.
+                del self._report.refusals["plaintext"], self._report.timings["plaintext"]
+            else:
                 return TlsError(Kind.OPEN_TO_ANYONE, "The daemon speaks no TLS, and let in a stranger without TLS")
         detail = self._detail(error.kind)
         return Failure(error.kind, f"{error.message}{detail}", remedy=error.remedy) if detail else error
