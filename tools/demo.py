@@ -94,12 +94,9 @@ def playbook(name: str, *extra: str) -> int:
     """Runs one of the collection's playbooks on the demo's inventory; returns how many tasks changed something."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(
-        ANSIBLE_CONFIG=os.devnull,
+        ANSIBLE_CONFIG=str(CHECKOUT / "tools" / "demo.cfg"),
         ANSIBLE_HOME=str(DEMO / "ansible"),
         ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".cache" / "collections"),
-        ANSIBLE_DISPLAY_SKIPPED_HOSTS="false",
-        ANSIBLE_LOCALHOST_WARNING="false",
-        ANSIBLE_INVENTORY_UNPARSED_WARNING="false",
         PYTHONUNBUFFERED="1",
     )
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
