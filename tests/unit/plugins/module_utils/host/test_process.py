@@ -1,0 +1,76 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pid file: whom it names, and whom it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+
+@pytest.fixture
+def bystander() -> t.Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's daemon."""
+    with subprocess.Popen(["sleep", "60"]) as running:
+        yield running
+        running.kill()
+
+
+def record(path: Path, identity: proc.ProcessIdentity, **forged: t.Any) -> Path:
+    """A pid file, with some of its contents changed."""
+    path.write_text(json.dumps({**dataclasses.asdict(identity), **forged}))
+    return path
+
+
+def identity_of(running: subprocess.Popen[bytes]) -> proc.ProcessIdentity:
+    """Who it is."""
+    identity = proc.identify(running.pid)
+    assert identity is not None
+    return identity
+
+
+def test_the_recorded_process_is_found_and_stopped(bystander: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """All three of number, start time and executable match."""
+    pid_file = record(tmp_path / "pid", identity_of(bystander))
+    assert process.running(str(pid_file)) == identity_of(bystander)
+    assert process.stop(str(pid_file), timeout=10) is True
+    assert bystander.wait() == -15
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize("forged", [{"start_time": 1}, {"executable": "/usr/local/bin/buildkitd"}])
+def test_a_number_that_was_given_to_another_process_kills_nobody(
+    bystander: subprocess.Popen[bytes], tmp_path: Path, forged: dict[str, t.Any]
+) -> None:
+    """The start time or the executable differs: it lives on, and the stale file goes."""
+    pid_file = record(tmp_path / "pid", identity_of(bystander), **forged)
+    assert process.running(str(pid_file)) is None
+    assert process.stop(str(pid_file), timeout=10) is False
+    assert bystander.poll() is None
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize("content", ["", "4711", "[]", "{}", '{"pid": 1, "start_time": "x", "executable": ""}', "\xff"])
+def test_a_pid_file_of_somebody_else_is_an_error(
+    bystander: subprocess.Popen[bytes], tmp_path: Path, content: str
+) -> None:
+    """It is neither believed nor removed."""
+    pid_file = tmp_path / "pid"
+    pid_file.write_text(content.replace("4711", str(bystander.pid)), encoding="latin-1")
+    with pytest.raises(HostError, match=r"nothing was killed\. Stop that daemon by hand and remove the file"):
+        process.stop(str(pid_file), timeout=1)
+    assert bystander.poll() is None
+    assert pid_file.exists()
+
+
+def test_no_pid_file_is_no_daemon(tmp_path: Path) -> None:
+    """There is nothing to stop."""
+    assert process.running(str(tmp_path / "pid")) is None
+    assert process.stop(str(tmp_path / "pid"), timeout=1) is False

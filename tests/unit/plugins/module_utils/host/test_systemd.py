@@ -1,0 +1,69 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is read of systemctl; the molecule scenarios run on hosts with a real one."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import systemd
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[[str], Path]:
+    """A function that puts a systemctl with this output into PATH, and tells where it notes how it was called."""
+
+    def put(output: str) -> Path:
+        program = tmp_path / "systemctl"
+        program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/called\ncat <<END\n{output}\nEND\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(systemd, "is_running", lambda: True)
+        return tmp_path / "called"
+
+    return put
+
+
+def test_properties_of_a_unit(systemctl: t.Callable[[str], Path]) -> None:
+    """Those that were asked for, also with an equals sign, and empty ones for what was not told."""
+    called = systemctl("MainPID=42\nResult=exit=code\nUnasked=1\nActiveState=active")
+    shown = systemd.show("buildkit.service")
+    assert shown == {
+        "LoadState": "",
+        "ActiveState": "active",
+        "SubState": "",
+        "Result": "exit=code",
+        "UnitFileState": "",
+        "MainPID": "42",
+        "NeedDaemonReload": "",
+    }
+    assert called.read_text().endswith("-- buildkit.service\n")
+
+
+@pytest.mark.parametrize(("output", "expected"), [("MainPID=42", 42), ("MainPID=0", None), ("", None)])
+def test_main_process(systemctl: t.Callable[[str], Path], output: str, expected: int | None) -> None:
+    """Its number, and None for a service that does not run or is not known."""
+    systemctl(output)
+    assert systemd.main_pid("buildkit.service") == expected
+
+
+def test_without_systemd_everything_is_empty(
+    systemctl: t.Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A systemctl that lies around is not asked."""
+    called = systemctl("MainPID=42")
+    monkeypatch.setattr(systemd, "is_running", lambda: False)
+    assert set(systemd.show("buildkit.service").values()) == {""}
+    assert systemd.main_pid("buildkit.service") is None
+    assert not called.exists()
+
+
+def test_systemd_is_known_by_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of sd_booted(3), and no other."""
+    asked: list[str] = []
+    monkeypatch.setattr(os.path, "isdir", lambda path: bool(asked.append(path)) or len(asked) == 1)
+    assert [systemd.is_running(), systemd.is_running()] == [True, False]
+    assert set(asked) == {"/run/systemd/system"}
