@@ -112,7 +112,7 @@ def pinned(generation: str, checkout: Path = CHECKOUT) -> tuple[str, str] | None
     """Return version and sha256 of the upstream release for a generation; None when the role pins none."""
     role = checkout / "roles" / "buildkitd"
     try:
-        sums = parse_sums((role / "vars" / "checksums.yml").read_text())
+        sums = parse_sums((role / "vars" / "main" / "checksums.yml").read_text())
         defaults = (role / "defaults" / "main.yml").read_text()
     except FileNotFoundError:
         return None

@@ -77,7 +77,8 @@ class Stream:
 
     def __init__(self, transport: asyncio.Transport, holder: _Holder) -> None:
         transport.pause_reading()
-        self._transport = transport
+        self._connection = transport
+        self._transport = transport  # that of TLS, once it is there
         self._holder = holder
 
     @property
@@ -122,8 +123,11 @@ class Stream:
             self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Close it at once."""
-        self._transport.abort()
+        """Close it at once.
+
+        The connection below TLS: asyncio's TLS transport, once closed twice, cannot be aborted in Python 3.11.2.
+        """
+        self._connection.abort()
 
 
 async def connect(endpoint: Endpoint, deadline: Deadline) -> Stream:
