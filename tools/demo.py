@@ -7,6 +7,7 @@ Everything is under .demo/ of the checkout.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -162,7 +163,7 @@ def up() -> None:
     changed = playbook("site")
     example = write_example()
     print(f"\nBuildKit {archive['version']} ({archive['source']}) is at tcp://127.0.0.1:{port}, proven as shown above.")
-    print("Nothing changed: everything was as it should be." if not changed else f"{changed} tasks changed something.")
+    print(f"Tasks that changed something: {changed}" if changed else "Nothing changed: everything was as it should be.")
     print(f"It took {time.monotonic() - started:.0f} s. These commands work now:\n\n{commands(port, example)}\n")
     print("`make demo` again changes nothing; `make demo-down` removes everything.")
 
@@ -174,6 +175,13 @@ def mounts_below(directory: Path) -> list[str]:
     return sorted((point for point in points if point.startswith(f"{directory}/")), reverse=True)
 
 
+def remove_cgroups() -> None:
+    """Removes the control groups that build steps ran in; the kernel keeps those that are in use."""
+    for group in [*Path("/sys/fs/cgroup").glob("buildkit"), *Path("/sys/fs/cgroup").glob("*/buildkit")]:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
 def down() -> None:
     """Stops the demo's daemon and removes every file of the demo."""
     if not DEMO.exists():
@@ -183,6 +191,7 @@ def down() -> None:
         playbook("remove", "--extra-vars", json.dumps({"buildkitd_purge_cache": True, "buildkitd_stop_timeout": 30}))
     for point in mounts_below(DEMO):
         subprocess.run(["umount", point], check=True)
+    remove_cgroups()
     shutil.rmtree(DEMO)
     print("\nThe demo is removed: no process, no mount and no file of it is left.")
 
