@@ -166,7 +166,7 @@ def test_internal_links_resolve(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"[a-z]+:", target):
             continue
-        name, _, anchor = target.partition("#")
+        name, _separator, anchor = target.partition("#")
         file = (path.parent / name).resolve() if name else path
         if not file.exists() or (anchor and anchor not in _anchors(file.read_text())):
             broken.append(target)

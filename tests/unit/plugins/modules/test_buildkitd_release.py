@@ -56,10 +56,13 @@ def make(tmp_path: Path) -> t.Callable[..., Archive]:
     """A function that makes an archive of these programs and members."""
     (tmp_path / "archives").mkdir()
 
-    def once(version: str, programs: t.Mapping[str, bytes] = PROGRAMS, *members: t.Any) -> Archive:
+    def once(version: str, programs: t.Mapping[str, bytes] | None = None, *members: t.Any) -> Archive:
         name = f"{len(os.listdir(tmp_path / 'archives'))}.tar.gz"
         return Archive(
-            tmp_path / "archives" / name, version, *(member(*program) for program in programs.items()), *members
+            tmp_path / "archives" / name,
+            version,
+            *(member(*program) for program in (PROGRAMS if programs is None else programs).items()),
+            *members,
         )
 
     return once
@@ -170,7 +173,7 @@ def test_a_checksum_in_capitals_is_the_same(run: Run, make: t.Callable[..., Arch
     """And not another archive on the next run."""
     archive = make("1.0.0")
     capitals = archive.options["sha256"].upper()
-    assert [run(archive, sha256=capitals).result["changed"] for _ in range(2)] == [True, False]
+    assert [run(archive, sha256=capitals).result["changed"] for _run in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -239,12 +242,12 @@ def test_members_cannot_escape(run: Run, make: t.Callable[..., Archive], host: P
     )
     assert not run(archive).failed
     installed = {name: state for name, state in snapshot(host / "lib" / "1.0.0").items() if name != "bin"}
-    assert {name: content for name, (_, content) in installed.items()} == {
+    assert {name: content for name, (_mode, content) in installed.items()} == {
         ".sha256": archive.options["sha256"].encode() + b"\n",
         "bin/buildkitd": b"daemon",
         "bin/rooted": b"rooted",
     }
-    assert {stat.S_IMODE(mode) for name, (mode, _) in installed.items() if name != ".sha256"} == {0o755}
+    assert {stat.S_IMODE(mode) for name, (mode, _content) in installed.items() if name != ".sha256"} == {0o755}
     archive.path.unlink()
     now = snapshot(tmp_path)
     assert {name: now[name] for name in now if not name.startswith("host/")} == outside

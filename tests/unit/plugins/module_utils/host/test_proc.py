@@ -53,7 +53,7 @@ def test_an_executable_that_was_replaced_keeps_its_path(program: tuple[Path, sub
 
 def test_a_zombie_is_no_process(program: tuple[Path, subprocess.Popen[bytes]]) -> None:
     """One that ended and was not yet waited for has no identity, and neither has one that never was."""
-    _, process = program
+    _path, process = program
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert Path(f"/proc/{process.pid}").is_dir()
@@ -63,7 +63,7 @@ def test_a_zombie_is_no_process(program: tuple[Path, subprocess.Popen[bytes]]) -
 
 def test_environment_that_a_process_was_started_with(program: tuple[Path, subprocess.Popen[bytes]]) -> None:
     """Values with an equals sign and empty ones; nothing where there is no process."""
-    _, process = program
+    _path, process = program
     assert proc.environment(process.pid) == {"ANSWER": "4=2", "EMPTY": ""}
     assert proc.environment(2**22 + 1) == {}
 
@@ -117,8 +117,8 @@ def test_a_connection_is_no_listener() -> None:
 )
 def test_overlap_of_addresses(first: str, second: str, expected: bool) -> None:
     """Whoever has all addresses has each of them, in the other family too."""
-    assert proc.overlaps(first, second) is expected
-    assert proc.overlaps(second, first) is expected
+    for one, other in ((first, second), (second, first)):
+        assert proc.overlaps(one, other) is expected
 
 
 @pytest.mark.parametrize(
