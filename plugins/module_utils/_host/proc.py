@@ -43,6 +43,27 @@ def identify(pid: int) -> t.Optional[ProcessIdentity]:
     return ProcessIdentity(pid=pid, start_time=int(fields[19]), executable=executable)
 
 
+def descendants(pid: int) -> t.List[ProcessIdentity]:
+    """Everything that a process started and that lives, with what that started in turn."""
+    children: t.Dict[int, t.List[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat_file:
+                    parent = int(stat_file.read().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found, waiting = [], [pid]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            waiting.append(child)
+            identity = identify(child)
+            if identity is not None:
+                found.append(identity)
+    return found
+
+
 def environment(pid: int) -> t.Dict[str, str]:
     """The environment that a process was started with; empty when it cannot be read."""
     try:

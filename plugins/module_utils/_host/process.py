@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -150,19 +151,25 @@ def _forget(pid_file: str) -> None:
 
 
 def stop(pid_file: str, *, timeout: float) -> bool:
-    """Stops the process that the pid file names: SIGTERM, and SIGKILL after ``timeout`` seconds.
+    """Stops the process that the pid file names: SIGTERM, and after ``timeout`` seconds SIGKILL, to all it started too.
 
-    Returns whether there was one. A process that merely has the same number is left alone.
+    Returns whether there was one. A process that merely has the same number is left alone. buildkitd has no time to
+    end its build steps when it is killed, and nobody else would.
     """
     identity = running(pid_file)
     if identity is None:
         _forget(pid_file)
         return False
     for sent, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 10.0)):
+        started = proc.descendants(identity.pid) if sent == signal.SIGKILL else []
         try:
             os.kill(identity.pid, sent)
         except ProcessLookupError:
             break
+        for child in started:
+            if proc.identify(child.pid) == child:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + patience
         while proc.identify(identity.pid) == identity and time.monotonic() < deadline:
             time.sleep(_POLL)

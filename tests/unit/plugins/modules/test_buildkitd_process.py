@@ -195,6 +195,21 @@ def test_sigkill_comes_only_after_the_time_to_end(run: Run, place: Place) -> Non
     assert "I am busy" in place.log.read_text()
 
 
+def test_what_a_killed_daemon_started_is_killed_with_it(run: Run, place: Place) -> None:
+    """A build step in a session of its own, which nobody else would end; others live on."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
+        run("started", "stubborn", "building")
+        step = int(Path(f"{place.unix}.step").read_text())
+        assert stand_in.alive(step)
+        assert run("stopped", stop_timeout=1).result["changed"]
+        deadline = time.monotonic() + 5
+        while stand_in.alive(step) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not stand_in.alive(step)
+        assert bystander.poll() is None
+        bystander.kill()
+
+
 def test_a_daemon_that_ends_in_time_is_not_waited_for(run: Run) -> None:
     """Stopping takes what it takes, not the limit."""
     run()

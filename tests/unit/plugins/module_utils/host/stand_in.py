@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import typing as t
@@ -47,6 +48,9 @@ def _main() -> None:
     Path(f"{unix}.pid").write_text(str(os.getpid()), encoding="ascii")
     if "stubborn" in manners:
         signal.signal(signal.SIGTERM, lambda *_: print("I am busy", flush=True))
+    if "building" in manners:
+        step = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        Path(f"{unix}.step").write_text(str(step.pid), encoding="ascii")
     if "fails" in manners:
         for number in range(40):
             print(f"line {number}")
