@@ -26,6 +26,7 @@ DEMO = CHECKOUT / ".demo"
 INVENTORY = DEMO / "inventory.json"
 FIRST_PORT = 1234
 CLIENT = "demo"
+LONGEST_SOCKET_PATH = 104  # what Linux and buildkitd allow
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RECAP = re.compile(r"^\S+\s*: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")
 
@@ -154,12 +155,17 @@ def up() -> None:
     """Sets the demo up, proves it, and says what works now."""
     if os.geteuid():
         raise _progress.ToolError("`make demo` must be run as root: buildkitd runs containers")
+    if len(str(DEMO / "run" / "buildkitd.sock")) > LONGEST_SOCKET_PATH:
+        raise _progress.ToolError(f"{CHECKOUT} is too long a path for a unix socket in it; clone to a shorter one")
     started = time.monotonic()
     known = json.loads(INVENTORY.read_text()) if INVENTORY.exists() else None
     archive = obtain_buildkit()
     port = known["buildkit_daemons"]["hosts"]["localhost"]["buildkit_port"] if known else free_port()
     DEMO.mkdir(mode=0o700, exist_ok=True)
-    INVENTORY.write_text(json.dumps(inventory(archive, port), indent=2) + "\n")
+    # In one rename, so that an interrupted demo can still be read, and removed.
+    written = INVENTORY.with_suffix(".new")
+    written.write_text(json.dumps(inventory(archive, port), indent=2) + "\n")
+    written.replace(INVENTORY)
     changed = playbook("site")
     example = write_example()
     print(f"\nBuildKit {archive['version']} ({archive['source']}) is at tcp://127.0.0.1:{port}, proven as shown above.")

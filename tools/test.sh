@@ -23,6 +23,7 @@ apt_install() { # PROGRAM PACKAGE
 }
 
 # The two generations of BuildKit, as variables for the tests and the molecule inventory.
+one_generation=
 obtain_buildkit() {
   [ -z "${BUILDKIT_OLD_VERSION:-}" ] || return 0
   local found generation
@@ -30,7 +31,8 @@ obtain_buildkit() {
     found=$(python tools/buildkit_archive.py --generation "$generation" --install-runc)
     local code=$?
     if [ "$code" = 3 ] && [ "$generation" = 0.25 ]; then
-      printf '\n!!! BuildKit 0.25 cannot be had today: the tests run WITHOUT the generation that drains and offers ALPN.\n\n'
+      one_generation='!!! BuildKit 0.25 could not be had: all this ran WITHOUT the generation that drains and offers ALPN.'
+      printf '\n%s\n\n' "$one_generation"
       export BUILDKIT_NEW_VERSION=$BUILDKIT_OLD_VERSION BUILDKIT_NEW_ARCHIVE=$BUILDKIT_OLD_ARCHIVE
       export BUILDKIT_NEW_SHA256=$BUILDKIT_OLD_SHA256
       return 0
@@ -158,4 +160,5 @@ done
 [ -z "$docker_started" ] || python tools/docker_engine.py stop >/dev/null
 printf '\n'
 printf '%s\n' "${results[@]}"
+[ -z "$one_generation" ] || printf '\n%s\n' "$one_generation"
 exit $status

@@ -3,13 +3,13 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a set of small text files in one task."""
+"""Writes or removes a set of small text files in one task."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: buildkit_files
-short_description: Write a set of small text files in one task
+short_description: Write or remove a set of small text files in one task
 version_added: 1.0.0
 description:
   - Does for a set of files what M(ansible.builtin.copy) does for one, in the time of one. Each file is exchanged in one
@@ -34,7 +34,17 @@ options:
       - Path of each file, with its C(content) and its C(mode) as text.
       - The directory of a file must exist, or be one of O(directories).
     type: dict
-    required: true
+    default: {}
+  absent:
+    description: Files, links and directories with all that is in them, to remove.
+    type: list
+    elements: path
+    default: []
+  empty_directories:
+    description: Directories to remove after that, where nothing is left in them.
+    type: list
+    elements: path
+    default: []
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -60,6 +70,12 @@ written:
   type: list
   elements: str
   sample: [/etc/buildkit/buildkitd.toml]
+removed:
+  description: What was, or in check mode would be, removed.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/buildkit/tls/key.pem]
 sha256:
   description: The SHA-256 of what each file is to hold, by its path.
   returned: always
@@ -69,6 +85,7 @@ sha256:
 
 import hashlib
 import os
+import shutil
 import stat
 import typing as t
 
@@ -98,12 +115,33 @@ def _check(directories: t.Mapping[str, str], files: t.Mapping[str, t.Mapping[str
             raise ValueError(f"there is no directory {os.path.dirname(path)}")
 
 
+def _remove(params: t.Mapping[str, t.Any], *, dry_run: bool) -> t.List[str]:
+    """Removes, or only names, what is to be absent and the directories that are empty then."""
+    removed = []
+    for path in params["absent"]:
+        if os.path.lexists(path):
+            removed.append(path)
+            if not dry_run:
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
+    for path in params["empty_directories"]:
+        if os.path.isdir(path) and all(os.path.join(path, name) in removed for name in os.listdir(path)):
+            removed.append(path)
+            if not dry_run:
+                os.rmdir(path)
+    return removed
+
+
 def main() -> None:
     """Writes what differs, and exits with what that was."""
     module = AnsibleModule(
         argument_spec={
             "directories": {"type": "dict", "default": {}},
-            "files": {"type": "dict", "required": True},
+            "files": {"type": "dict", "default": {}},
+            "absent": {"type": "list", "elements": "path", "default": []},
+            "empty_directories": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -134,13 +172,15 @@ def main() -> None:
             if not module.check_mode:
                 write_atomically(path, after, mode=mode)
                 os.chmod(path, mode)  # whatever the umask
+        removed = _remove(module.params, dry_run=module.check_mode)
     except (KeyError, TypeError) as error:
         module.fail_json(msg=f"Writing files failed: every one needs content and mode, and {error} is wrong.")
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"Writing files failed: {error}. What was not yet written is as it was.")
     module.exit_json(
-        changed=bool(written),
+        changed=bool(written or removed),
         written=written,
+        removed=removed,
         sha256={path: hashlib.sha256(wish["content"].encode()).hexdigest() for path, wish in files.items()},
         diff=diff,
     )

@@ -12,8 +12,8 @@ import typing as t
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
-# buildkitd holds this lock (cmd/buildkitd/main.go), so no other directory has it.
-_LOCK = "buildkitd.lock"
+# What buildkitd makes there first (cmd/buildkitd/main.go). It takes its lock away when it ends in peace.
+_MARKS = ("buildkitd.lock", "cache.db")
 
 
 def mounts_below(directory: str) -> t.List[str]:
@@ -32,10 +32,10 @@ def entries(directory: str) -> t.List[str]:
 
 def check(directory: str) -> None:
     """Refuses a directory that is not empty and was never a daemon's. Raises HostError."""
-    if entries(directory) and not os.path.exists(os.path.join(directory, _LOCK)):
+    if entries(directory) and not any(os.path.exists(os.path.join(directory, mark)) for mark in _MARKS):
         raise HostError(
-            f"Emptying the build cache {directory} failed: there is no {_LOCK} in it, so it is not buildkitd's, and "
-            f"nothing was removed. Correct the path, or remove what is there by hand."
+            f"Emptying the build cache {directory} failed: there is no {' or '.join(_MARKS)} in it, so it is not "
+            f"buildkitd's, and nothing was removed. Correct the path, or remove what is there by hand."
         )
 
 
@@ -53,8 +53,8 @@ def empty(directory: str) -> None:
                 f"Emptying the build cache {directory} failed: a daemon that was killed left {point} mounted, and "
                 f"umount says: {done.stderr.strip()}. End what uses it, and run again."
             )
-    # The lock last, so that an interrupted run can be repeated.
-    for path in sorted(entries(directory), key=lambda path: os.path.basename(path) == _LOCK):
+    # The marks last, so that an interrupted run can be repeated.
+    for path in sorted(entries(directory), key=lambda path: os.path.basename(path) in _MARKS):
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:
