@@ -33,6 +33,7 @@ options:
   src:
     description:
       - The archive, as an V(http://) or V(https://) address or a path on the host. Required unless O(state=absent).
+      - A path must be that of the file itself, and not of a link to it.
       - It is not needed, and not looked at, while the version is installed from an archive with this checksum.
     type: str
   sha256:
@@ -137,21 +138,21 @@ def _is_installed(params: t.Mapping[str, t.Any]) -> bool:
 
 def _check(params: t.Mapping[str, t.Any]) -> None:
     """Refuses in check mode what the real run would refuse, as far as that can be told without a download."""
-    if not _is_installed(params) and not _is_url(params["src"]) and os.path.isfile(params["src"]):
-        release.verify_archive(params["src"], params["sha256"])
+    if not _is_installed(params) and not _is_url(params["src"]) and os.path.lexists(params["src"]):
+        with release.opened_archive(params["src"]) as archive:
+            release.verify_archive(archive, params["src"], params["sha256"])
 
 
 def _install(module: AnsibleModule) -> None:
     params = module.params
     if not _is_installed(params):
-        archive = params["src"]
-        if _is_url(archive):
-            archive = os.path.join(module.tmpdir, "buildkit-release.tar.gz")
-            _fetch(module, archive)
-        elif not os.path.isfile(archive):
-            raise HostError(f"Installing BuildKit {params['version']} failed: there is no archive {archive}.")
-        release.verify_archive(archive, params["sha256"])
-        release.unpack(archive, params["sha256"], params["install_dir"], params["version"])
+        path = params["src"]
+        if _is_url(path):
+            path = os.path.join(module.tmpdir, "buildkit-release.tar.gz")
+            _fetch(module, path)
+        with release.opened_archive(path) as archive:
+            release.verify_archive(archive, path, params["sha256"])
+            release.unpack(archive, params["sha256"], params["install_dir"], params["version"])
     release.switch(params["install_dir"], params["bin_dir"], params["version"])
 
 

@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import stat
 import tarfile
 import tempfile
 import typing as t
@@ -43,10 +45,14 @@ PLATFORMS = {
 
 def sha256_of(path: str) -> str:
     """The SHA-256 of a file, in lower-case hexadecimal. Raises OSError when it cannot be read."""
-    digest = hashlib.sha256()
     with open(path, "rb") as source:
-        for block in iter(lambda: source.read(1 << 20), b""):
-            digest.update(block)
+        return _digest(source)
+
+
+def _digest(source: t.BinaryIO) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: source.read(1 << 20), b""):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -106,17 +112,44 @@ def _link_target(install_dir: str, program: str) -> str:
     return os.path.join(install_dir, "current", "bin", program)
 
 
-def verify_archive(path: str, sha256: str) -> None:
-    """Refuses an archive that is not the one pinned, or that holds no bin/buildkitd. Raises HostError."""
-    found = sha256_of(path)
+@contextlib.contextmanager
+def opened_archive(path: str) -> t.Iterator[t.BinaryIO]:
+    """The archive, opened once: what is verified is what is unpacked, whatever becomes of the path meanwhile.
+
+    Raises HostError when there is none, or it is no regular file; a link is not followed.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise HostError(
+            f"Opening the archive {path} failed: {error.strerror}. It must be a file on this host, and no link to one."
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise HostError(f"Opening the archive {path} failed: it is no regular file. Name the archive itself.")
+        with os.fdopen(descriptor, "rb", closefd=False) as archive:
+            yield archive
+    finally:
+        os.close(descriptor)
+
+
+def verify_archive(source: t.BinaryIO, path: str, sha256: str) -> None:
+    """Refuses an archive that is not the one pinned, or that holds no bin/buildkitd. Raises HostError.
+
+    ``path`` is for the messages alone.
+    """
+    source.seek(0)
+    found = _digest(source)
     if found != sha256.lower():
         raise HostError(
             f"Verifying {path} failed: its sha256 is {found}, expected {sha256.lower()}. The archive is damaged or "
             f"not the one that was pinned; nothing was installed. Fetch it again, or correct the checksum if you "
             f"are sure of the archive."
         )
+    source.seek(0)
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=source) as archive:
             names = {_relative(member.name) for member in archive.getmembers() if member.isfile()}
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise HostError(f"Reading the archive {path} failed: {error}. It must be a tar archive.") from error
@@ -131,7 +164,7 @@ def _relative(name: str) -> str:
     return os.path.normpath(name).lstrip("/")
 
 
-def unpack(path: str, sha256: str, install_dir: str, version: str) -> None:
+def unpack(source: t.BinaryIO, sha256: str, install_dir: str, version: str) -> None:
     """Unpacks the regular files under bin/ into the version's directory.
 
     A new version appears complete or not at all; one from another archive is not installed until it is complete.
@@ -140,7 +173,8 @@ def unpack(path: str, sha256: str, install_dir: str, version: str) -> None:
     staging = tempfile.mkdtemp(prefix=f".{version}.", dir=install_dir)
     try:
         os.makedirs(os.path.join(staging, "bin"))
-        with tarfile.open(path) as archive:
+        source.seek(0)
+        with tarfile.open(fileobj=source) as archive:
             for member in archive:
                 name = _relative(member.name)
                 if member.isfile() and os.path.dirname(name) == "bin":

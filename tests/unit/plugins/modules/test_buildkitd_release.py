@@ -19,6 +19,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import release
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import (
     Outcome,
     module_process,
@@ -196,7 +197,9 @@ def test_an_archive_without_the_daemon(
     assert snapshot(host) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no tar"), gzip.compress(b"x" * 9000)[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", gzip.compress(b"no tar", mtime=0), gzip.compress(b"x" * 9000, mtime=0)[:-20]]
+)
 @pytest.mark.parametrize("check", [False, True])
 def test_what_is_no_archive(run: Run, make: t.Callable[..., Archive], host: Path, content: bytes, check: bool) -> None:
     """The right checksum does not make it one."""
@@ -220,8 +223,33 @@ def test_an_archive_that_breaks_off(run: Run, make: t.Callable[..., Archive], ho
 def test_no_archive_is_there(run: Run, make: t.Callable[..., Archive], host: Path) -> None:
     """The path is told."""
     outcome = run(make("1.0.0"), src=f"{host}/none.tar.gz")
-    assert f"there is no archive {host}/none.tar.gz" in outcome.message
+    assert f"Opening the archive {host}/none.tar.gz failed: No such file or directory" in outcome.message
     assert snapshot(host) == {}
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+@pytest.mark.parametrize("check", [False, True])
+def test_what_is_no_regular_file(
+    run: Run, make: t.Callable[..., Archive], host: Path, tmp_path: Path, kind: str, check: bool
+) -> None:
+    """Neither followed nor waited for."""
+    archive = make("1.0.0")
+    there = tmp_path / kind
+    {"link": lambda: there.symlink_to(archive.path), "pipe": lambda: os.mkfifo(there), "directory": there.mkdir}[kind]()
+    outcome = run(archive, check=check, src=str(there))
+    assert f"Opening the archive {there} failed" in outcome.message
+    assert snapshot(host) == {}
+
+
+def test_what_was_verified_is_what_is_unpacked(make: t.Callable[..., Archive], host: Path) -> None:
+    """An archive that is exchanged in between changes nothing."""
+    archive, other = make("1.0.0"), make("1.0.0", {"bin/buildkitd": b"other"})
+    sha256 = archive.options["sha256"]
+    with release.opened_archive(str(archive.path)) as source:
+        release.verify_archive(source, str(archive.path), sha256)
+        os.replace(other.path, archive.path)
+        release.unpack(source, sha256, f"{host}/lib", "1.0.0")
+    assert (host / "lib" / "1.0.0" / "bin" / "buildkitd").read_bytes() == b"daemon"
 
 
 def test_members_cannot_escape(run: Run, make: t.Callable[..., Archive], host: Path, tmp_path: Path) -> None:
