@@ -16,8 +16,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import endpoint
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
-# What decides about a certificate or an endpoint. Facts outrank the inventory, so none may come from a host.
-INVENTORY_ONLY = ("buildkit_addresses", "buildkit_endpoint", "buildkit_names", "buildkit_port")
+# How every variable of this collection starts. Facts outrank the inventory, so none may come from a host.
+_OURS = "buildkit"
 DEFAULT_PORT = 1234
 
 
@@ -59,13 +59,13 @@ def _checked(address: str, name: str) -> str:
 def builder(name: str, variables: t.Mapping[str, t.Any]) -> Builder:
     """What is known of a host from the inventory alone.
 
-    :raises AnsibleFilterError: where the host returned one of the variables as a fact, one is no list, or the
+    :raises AnsibleFilterError: where the host returned a variable of this collection as a fact, one is no list, or the
         endpoint is no address.
     """
-    claimed = [variable for variable in INVENTORY_ONLY if variable in variables.get("ansible_facts", {})]
+    claimed = sorted(fact for fact in variables.get("ansible_facts", {}) if fact.startswith(_OURS))
     if claimed:
         raise AnsibleFilterError(
-            f"Host {name} returned {', '.join(claimed)} as a fact. What goes into its certificate comes from the "
+            f"Host {name} returned {', '.join(claimed)} as a fact. Variables of this collection come from the "
             f"inventory alone, so this run is refused. Look for what sets that fact on the host or in the fact cache; "
             f"a builder that claims another's name may be compromised."
         )

@@ -84,10 +84,12 @@ def test_requests_and_trust_of_the_hosts() -> None:
     ]
 
 
-@pytest.mark.parametrize("variable", ["buildkit_names", "buildkit_addresses", "buildkit_endpoint", "buildkit_port"])
+@pytest.mark.parametrize(
+    "variable", ["buildkit_names", "buildkit_port", "buildkit_pki_valid_for", "buildkit_clients", "buildkitd_config"]
+)
 @pytest.mark.parametrize("of", [daemons, endpoints])
 def test_a_fact_of_the_host_is_refused(of: t.Callable[..., t.Any], variable: str) -> None:
-    """A builder that claims a name, even one that the inventory gives it, is named with what it claimed."""
+    """A builder that claims a variable, even with the inventory's own value, is named with what it claimed."""
     facts = {"os_family": "Debian", variable: ["other.example.com"]}
     with pytest.raises(AnsibleFilterError, match=rf"Host bad returned {variable} as a fact\. .* is refused"):
         of(["good", "bad"], {"good": {"ansible_facts": {}}, "bad": {"ansible_facts": facts}})
