@@ -151,8 +151,12 @@ def is_address(text: str) -> bool:
 
 
 def overlaps(first: str, second: str) -> bool:
-    """Whether two listening addresses claim the same port; an empty address, 0.0.0.0 and :: stand for all."""
-    if not first or not second:
-        return True
-    one, other = ipaddress.ip_address(first), ipaddress.ip_address(second)
-    return one.is_unspecified or other.is_unspecified or one == other
+    """Whether two listening addresses claim the same port.
+
+    An empty address and :: stand for all of both families, as a socket that was not made IPV6_V6ONLY does (ipv6(7));
+    0.0.0.0 stands for all of IPv4.
+    """
+    one, other = ipaddress.ip_address(first or "::"), ipaddress.ip_address(second or "::")
+    if one.version == other.version:
+        return one.is_unspecified or other.is_unspecified or one == other
+    return (one if one.version == 6 else other).is_unspecified

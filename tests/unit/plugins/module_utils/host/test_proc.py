@@ -113,10 +113,13 @@ def test_a_connection_is_no_listener() -> None:
         ("::1", "0:0:0:0:0:0:0:1", True),
         ("::1", "127.0.0.1", False),
         ("::", "fd00::1", True),
+        (ALL_IPV4, "fd00::1", False),
+        (ALL_IPV4, "", True),
+        ("fd00::1", "", True),
     ],
 )
 def test_overlap_of_addresses(first: str, second: str, expected: bool) -> None:
-    """Whoever has all addresses has each of them, in the other family too."""
+    """Whoever has all addresses has each of them; those of IPv6 include those of IPv4, and not the other way."""
     for one, other in ((first, second), (second, first)):
         assert proc.overlaps(one, other) is expected
 
