@@ -11,7 +11,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import fcntl
+import glob
 import os
+import secrets
 import shutil
 import time
 import typing as t
@@ -34,19 +36,27 @@ def write_new(path: str, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
         stream.write(data)
 
 
-def write_atomically(path: str, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
+def write_atomically(path: str, data: bytes, *, mode: int = PRIVATE_FILE, alone: bool = False) -> None:
     """Put ``data`` at ``path``: whatever interrupts this, readers see the old file or the whole new one.
 
-    The caller holds a lock: the temporary file has a fixed name, so that an interrupted run leaves
-    one at most.
+    The temporary file beside it has a name of its own, so that two runs at once do not disturb each other: the last
+    one counts. A failure removes it; only a run that is killed leaves it behind, as private as the file itself.
+
+    :param alone: the caller holds a lock, so that what killed runs left behind is removed first.
     """
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.tmp")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    write_new(temporary, data, mode=mode)
-    flush([temporary])
-    os.rename(temporary, path)
+    if alone:
+        for leftover in glob.glob(os.path.join(glob.escape(directory), f".{glob.escape(name)}.*.tmp")):
+            os.unlink(leftover)
+    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.tmp")
+    try:
+        write_new(temporary, data, mode=mode)
+        flush([temporary])
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
     flush([directory])
 
 

@@ -217,7 +217,7 @@ class Store:
 
     def write_register(self, register: Register) -> None:
         """Replace the register."""
-        _files.write_atomically(os.path.join(self.path, _REGISTER), register.dump())
+        _files.write_atomically(os.path.join(self.path, _REGISTER), register.dump(), alone=True)
 
     def write_ignore_file(self) -> None:
         """Keep the directory out of Git, unless the user decided about that already."""

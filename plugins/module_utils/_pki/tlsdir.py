@@ -135,7 +135,7 @@ class TlsDirectory:
     def write_pending(self, key: PrivateKey) -> None:
         """Keep a new key until its certificate comes."""
         _files.make_private_directory(self.at(_PENDING))
-        _files.write_atomically(self.at(_PENDING, KEY_FILE), keys.to_pem(key))
+        _files.write_atomically(self.at(_PENDING, KEY_FILE), keys.to_pem(key), alone=True)
         _files.flush([self.path])
 
     def drop_pending(self) -> None:
