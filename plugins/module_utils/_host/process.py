@@ -21,7 +21,7 @@ _POLL = 0.05  # seconds
 
 
 def read_pid_file(path: str) -> t.Optional[proc.ProcessIdentity]:
-    """Who the pid file names; None when there is none. Raises HostError when it is not one of ours."""
+    """Who the pid file names; None when there is none. Raises HostError when it cannot be read or is not ours."""
     try:
         with open(path, encoding="utf-8") as pid_file:
             content = json.load(pid_file)
@@ -32,7 +32,12 @@ def read_pid_file(path: str) -> t.Optional[proc.ProcessIdentity]:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise HostError(
+            f"Reading the pid file {path} failed: {error.strerror}. Without it, it cannot be told which process is "
+            f"ours; nothing was killed. Run as root (become: true)."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise HostError(
             f"Reading the pid file {path} failed: {error}. It was not written by this role, so it cannot be told "
             f"which process is ours; nothing was killed. Stop that daemon by hand and remove the file."

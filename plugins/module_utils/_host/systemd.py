@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import typing as t
 
@@ -38,6 +39,20 @@ def show(unit: str) -> t.Dict[str, str]:
     )
     pairs = (line.partition("=") for line in shown.stdout.splitlines())
     return {**empty, **{name: value for name, _separator, value in pairs if name in empty}}
+
+
+def listens_on(unit: str, port: int) -> bool:
+    """Whether a socket unit listens on a TCP port: its property Listen, such as ``[::]:1234 (Stream)``, has it."""
+    if not is_running():
+        return False
+    shown = subprocess.run(
+        ["systemctl", "show", "--property", "Listen", "--", unit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return re.search(rf":{port} \(Stream\)$", shown.stdout, re.MULTILINE) is not None
 
 
 def main_pid(unit: str) -> t.Optional[int]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import subprocess
 import typing as t
@@ -68,6 +69,18 @@ def test_a_pid_file_of_somebody_else_is_an_error(
         process.stop(str(pid_file), timeout=1)
     assert bystander.poll() is None
     assert pid_file.exists()
+
+
+def test_a_pid_file_that_may_not_be_read_is_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may well be ours, so nobody is told to remove it."""
+
+    def denied(*_: t.Any, **__: t.Any) -> t.NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(process, "open", denied, raising=False)
+    with pytest.raises(HostError, match=r"failed: Permission denied\. .* Run as root") as caught:
+        process.running(str(tmp_path / "pid"))
+    assert "remove" not in str(caught.value)
 
 
 def test_no_pid_file_is_no_daemon(tmp_path: Path) -> None:

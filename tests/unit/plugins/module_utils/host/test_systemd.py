@@ -50,6 +50,25 @@ def test_main_process(systemctl: t.Callable[[str], Path], output: str, expected:
     assert systemd.main_pid("buildkit.service") == expected
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("Listen=[::]:1234 (Stream)", True),
+        ("Listen=/run/buildkit/buildkitd.sock (Stream)\nListen=192.0.2.11:1234 (Stream)", True),
+        ("Listen=[::]:1234 (Stream)\nListen=/run/buildkit/buildkitd.sock (Stream)", True),
+        ("Listen=[::]:12345 (Stream)", False),
+        ("Listen=[::]:1234 (Datagram)", False),
+        ("Listen=/run/buildkit/buildkitd.sock (Stream)", False),
+        ("", False),
+    ],
+)
+def test_port_of_a_socket_unit(systemctl: t.Callable[[str], Path], output: str, expected: bool) -> None:
+    """Any of its listeners, and the whole port."""
+    called = systemctl(output)
+    assert systemd.listens_on("buildkit.socket", 1234) is expected
+    assert called.read_text() == "show --property Listen -- buildkit.socket\n"
+
+
 def test_without_systemd_everything_is_empty(
     systemctl: t.Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +77,7 @@ def test_without_systemd_everything_is_empty(
     monkeypatch.setattr(systemd, "is_running", lambda: False)
     assert set(systemd.show("buildkit.service").values()) == {""}
     assert systemd.main_pid("buildkit.service") is None
+    assert systemd.listens_on("buildkit.socket", 1234) is False
     assert not called.exists()
 
 
