@@ -50,9 +50,9 @@ options:
     type: path
     default: /etc/buildkit/tls
   pid_file:
-    description: The pid file of a daemon that runs without an init system.
+    description: The pid file of a daemon that runs without an init system. Empty when there is none to look for.
     type: path
-    default: /run/buildkit/buildkitd.pid
+    default: ""
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -111,7 +111,7 @@ unlinked_programs:
   elements: str
   sample: []
 foreign_programs:
-  description: Why a program cannot be linked, because a file that is not ours has its name.
+  description: Why a program cannot be linked, because a file or link that is not ours has its name.
   returned: always
   type: list
   elements: str
@@ -139,7 +139,8 @@ cryptography:
   type: str
   sample: 43.0.0
 proof_obstacle:
-  description: Which Python libraries M(buildfarm.buildkit.buildkit_verify) lacks here. Empty when it lacks none.
+  description: Why M(buildfarm.buildkit.buildkit_verify) cannot run here, an old Python or a library that is missing.
+    Empty when it can.
   returned: always
   type: str
   sample: ""
@@ -173,7 +174,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import pr
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 
-def _foreign_listeners(params: t.Mapping[str, t.Any], units: t.Mapping[str, t.Mapping[str, str]]) -> t.List[str]:
+def _foreign_listeners(params: t.Mapping[str, t.Any]) -> t.List[str]:
     address = params["listen_address"]
     if address and not proc.is_address(address):
         raise HostError(
@@ -185,7 +186,7 @@ def _foreign_listeners(params: t.Mapping[str, t.Any], units: t.Mapping[str, t.Ma
     ours = os.path.join(os.path.realpath(params["install_dir"]), "")
     found = []
     for listener in proc.listeners(params["port"]):
-        activated = listener.pid == 1 and units["buildkit.socket"]["ActiveState"] == "active"
+        activated = listener.pid == 1 and systemd.listens_on("buildkit.socket", listener.port)
         if activated or listener.executable.startswith(ours):
             continue
         if proc.overlaps(listener.address, address):
@@ -203,6 +204,11 @@ def _cryptography_version() -> str:
 
 
 def _proof_obstacle() -> str:
+    if sys.version_info < (3, 10):
+        return (
+            f"The proof needs Python 3.10 or newer, and {sys.executable} on {platform.node()} is "
+            f"{platform.python_version()}."
+        )
     try:
         require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
     except MissingLibraryError as error:
@@ -220,7 +226,7 @@ def _runc(params: t.Mapping[str, t.Any]) -> str:
 def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.List[str]:
     """Why a program cannot be linked."""
     try:
-        release.refuse_foreign_programs(params["bin_dir"])
+        release.refuse_foreign_programs(params["install_dir"], params["bin_dir"])
     except HostError as error:
         return [str(error)]
     return []
@@ -236,15 +242,15 @@ def main() -> None:
             "install_dir": {"type": "path", "default": "/usr/local/lib/buildkit"},
             "bin_dir": {"type": "path", "default": "/usr/local/bin"},
             "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
-            "pid_file": {"type": "path", "default": "/run/buildkit/buildkitd.pid"},
+            "pid_file": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )
     params = module.params
     units = {unit: systemd.show(unit) for unit in ("buildkit.service", "buildkit.socket")}
     try:
-        daemon = process.running(params["pid_file"])
-        foreign_listeners = _foreign_listeners(params, units)
+        daemon = process.running(params["pid_file"]) if params["pid_file"] else None
+        foreign_listeners = _foreign_listeners(params)
     except HostError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

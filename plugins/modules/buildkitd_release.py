@@ -89,9 +89,11 @@ previous_version:
   sample: 0.30.0
 """
 
+import http.client
 import os
 import shutil
 import typing as t
+import urllib.parse
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
@@ -119,12 +121,22 @@ def _fetch(module: AnsibleModule, destination: str) -> None:
     url = module.params["src"]
     response, info = fetch_url(module, url, timeout=module.params["timeout"])
     if info["status"] != 200:
-        raise HostError(
-            f"Downloading {url} failed: {info['msg']}. Is it the right version and mirror? For hosts without "
-            f"internet set buildkitd_mirror to a server that they reach, or buildkitd_archive to a local archive."
-        )
-    with open(destination, "wb") as archive:
-        shutil.copyfileobj(response, archive)
+        raise _not_delivered(url, info["msg"])
+    try:
+        with open(destination, "wb") as archive:
+            shutil.copyfileobj(response, archive)
+    except (OSError, http.client.HTTPException) as error:
+        raise _not_delivered(url, str(error)) from error
+
+
+def _not_delivered(url: str, why: str) -> HostError:
+    """What to say; a password in the address is no part of it."""
+    parts = urllib.parse.urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return HostError(
+        f"Downloading {shown} failed: {why.replace(url, shown)}. Is it the right version and mirror? For hosts without "
+        f"internet set buildkitd_mirror to a server that they reach, or buildkitd_archive to a local archive."
+    )
 
 
 def _is_url(src: str) -> bool:
@@ -177,7 +189,7 @@ def main() -> None:
     try:
         if present:
             release.check_version(params["version"])
-            release.refuse_foreign_programs(params["bin_dir"])
+            release.refuse_foreign_programs(params["install_dir"], params["bin_dir"])
             reasons = _reasons(params, previous)
             if module.check_mode:
                 _check(params)

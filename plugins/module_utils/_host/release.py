@@ -85,13 +85,17 @@ def check_version(version: str) -> None:
         raise HostError(f"The version {version!r} names no release of BuildKit. Name one, such as 0.31.0.")
 
 
-def refuse_foreign_programs(bin_dir: str) -> None:
-    """Raises HostError where ``bin_dir`` holds a file with the name of one of our links: nothing is overwritten."""
+def refuse_foreign_programs(install_dir: str, bin_dir: str) -> None:
+    """Raises HostError where ``bin_dir`` holds something else with the name of one of our links.
+
+    Nothing that is not ours is overwritten, be it a file or a link to somewhere else.
+    """
     for program in LINKED_PROGRAMS:
         link = os.path.join(bin_dir, program)
-        if os.path.lexists(link) and not os.path.islink(link):
+        if os.path.lexists(link) and not _is_our_link(install_dir, bin_dir, program):
+            what = f"link to {os.readlink(link)}" if os.path.islink(link) else "file"
             raise HostError(
-                f"Linking {link} to BuildKit failed: a file that is not ours is there. Remove it (or the package it "
+                f"Linking {link} to BuildKit failed: a {what} that is not ours is there. Remove it (or the package it "
                 f"belongs to), or set buildkitd_bin_dir to another directory."
             )
 
@@ -102,10 +106,14 @@ def missing_links(install_dir: str, bin_dir: str, version: str) -> t.List[str]:
     for program in LINKED_PROGRAMS:
         if not os.path.exists(os.path.join(install_dir, version, "bin", program)):
             continue
-        link = os.path.join(bin_dir, program)
-        if not os.path.islink(link) or os.readlink(link) != _link_target(install_dir, program):
+        if not _is_our_link(install_dir, bin_dir, program):
             missing.append(program)
     return missing
+
+
+def _is_our_link(install_dir: str, bin_dir: str, program: str) -> bool:
+    link = os.path.join(bin_dir, program)
+    return os.path.islink(link) and os.readlink(link) == _link_target(install_dir, program)
 
 
 def _link_target(install_dir: str, program: str) -> str:
@@ -223,9 +231,9 @@ def _write_program(archive: tarfile.TarFile, member: tarfile.TarInfo, destinatio
 def switch(install_dir: str, bin_dir: str, version: str) -> None:
     """Makes a version the one in use, in one rename, and links its programs into ``bin_dir``.
 
-    Raises HostError, before it changes anything, where ``bin_dir`` holds a file that is not ours.
+    Raises HostError, before it changes anything, where ``bin_dir`` holds a file or link that is not ours.
     """
-    refuse_foreign_programs(bin_dir)
+    refuse_foreign_programs(install_dir, bin_dir)
     _replace_link(version, os.path.join(install_dir, "current"))
     os.makedirs(bin_dir, mode=0o755, exist_ok=True)
     for program in missing_links(install_dir, bin_dir, version):
@@ -246,7 +254,7 @@ def remove(install_dir: str, bin_dir: str, *, dry_run: bool) -> t.List[str]:
     gone = []
     for program in LINKED_PROGRAMS:
         link = os.path.join(bin_dir, program)
-        if os.path.islink(link) and os.readlink(link) == _link_target(install_dir, program):
+        if _is_our_link(install_dir, bin_dir, program):
             gone.append(link)
             if not dry_run:
                 os.unlink(link)

@@ -10,12 +10,14 @@ import os
 import socket
 import subprocess
 import sys
+import types
 import typing as t
 from pathlib import Path
 
 import cryptography
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, systemd
+from ansible_collections.buildfarm.buildkit.plugins.modules import buildkitd_host_info
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module, snapshot
 
 Run = t.Callable[..., Outcome]
@@ -82,13 +84,19 @@ def test_an_installed_version(run: Run, tmp_path: Path) -> None:
     assert result["runc"] == str(programs / "buildkit-runc")
 
 
+@pytest.mark.parametrize("kind", ["file", "link to /elsewhere/program"])
 @pytest.mark.parametrize("program", ["buildctl", "buildkitd", "buildkit-runc"])
-def test_a_foreign_program_is_named_before_anything_is_installed(run: Run, tmp_path: Path, program: str) -> None:
-    """A file where a link is to be."""
+def test_a_foreign_program_is_named_before_anything_is_installed(
+    run: Run, tmp_path: Path, program: str, kind: str
+) -> None:
+    """A file, or a link to somewhere else, where a link is to be."""
     (tmp_path / "bin_dir").mkdir()
-    (tmp_path / "bin_dir" / program).write_text("of another package")
+    if kind == "file":
+        (tmp_path / "bin_dir" / program).write_text("of another package")
+    else:
+        (tmp_path / "bin_dir" / program).symlink_to("/elsewhere/program")
     [why] = run(version="0.31.0").result["foreign_programs"]
-    assert f"Linking {tmp_path}/bin_dir/{program} to BuildKit failed: a file that is not ours is there" in why
+    assert f"Linking {tmp_path}/bin_dir/{program} to BuildKit failed: a {kind} that is not ours is there" in why
     assert "set buildkitd_bin_dir" in why
 
 
@@ -121,6 +129,24 @@ def test_our_own_daemon_is_no_foreign_listener(run: Run, listener: t.Callable[[s
     assert run(port=port, install_dir=install_dir).result["foreign_listeners"] == []
     beside = install_dir[:-1]
     assert len(run(port=port, install_dir=beside).result["foreign_listeners"]) == 1
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_sockets_of_systemd_are_ours_only_on_the_port_of_our_unit(
+    monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    """Another unit's port is somebody else's, although process 1 holds both."""
+    monkeypatch.setattr(proc, "listeners", lambda port: [proc.Listener("::", port, 1, "/usr/lib/systemd/systemd")])
+    monkeypatch.setattr(systemd, "listens_on", lambda unit, port: configured and (unit, port) == ("buildkit.socket", 9))
+    found = buildkitd_host_info._foreign_listeners({"listen_address": "", "port": 9, "install_dir": "/none"})
+    assert found == ([] if configured else [":::9 held by /usr/lib/systemd/systemd (process 1)"])
+
+
+def test_an_old_python_cannot_prove(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, with which one it is."""
+    old = types.SimpleNamespace(version_info=(3, 9, 18), executable="/usr/bin/python3.9")
+    monkeypatch.setattr(buildkitd_host_info, "sys", old)
+    assert "needs Python 3.10 or newer, and /usr/bin/python3.9 on " in buildkitd_host_info._proof_obstacle()
 
 
 def test_a_host_name_is_no_listen_address(run: Run, listener: t.Callable[[str], int]) -> None:

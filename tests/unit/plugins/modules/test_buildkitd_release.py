@@ -281,16 +281,20 @@ def test_members_cannot_escape(run: Run, make: t.Callable[..., Archive], host: P
     assert {name: now[name] for name in now if not name.startswith("host/")} == outside
 
 
+@pytest.mark.parametrize("kind", ["file", "link to /elsewhere/buildctl"])
 @pytest.mark.parametrize("check", [False, True])
 def test_a_foreign_program_is_refused_before_anything_is_unpacked(
-    run: Run, make: t.Callable[..., Archive], host: Path, check: bool
+    run: Run, make: t.Callable[..., Archive], host: Path, check: bool, kind: str
 ) -> None:
-    """A file where a link is to be stays what it is."""
+    """A file, or a link to somewhere else, where a link is to be stays what it is."""
     (host / "bin").mkdir()
-    (host / "bin" / "buildctl").write_text("of another package")
+    if kind == "file":
+        (host / "bin" / "buildctl").write_text("of another package")
+    else:
+        (host / "bin" / "buildctl").symlink_to("/elsewhere/buildctl")
     before = snapshot(host)
     outcome = run(make("1.0.0"), check=check)
-    assert f"Linking {host}/bin/buildctl to BuildKit failed: a file that is not ours is there" in outcome.message
+    assert f"Linking {host}/bin/buildctl to BuildKit failed: a {kind} that is not ours is there" in outcome.message
     assert snapshot(host) == before
 
 
@@ -347,6 +351,20 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: t.Any) -> None:
         """Say nothing."""
 
+    def do_GET(self) -> None:
+        """Serve the file, or break off in the way that the path names."""
+        if self.path not in ("/silent", "/torn"):
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header(*(("Content-Length", "9") if self.path == "/silent" else ("Transfer-Encoding", "chunked")))
+        self.end_headers()
+        self.wfile.write(b"9\r\nhalf")
+        self.wfile.flush()
+        if self.path == "/silent":
+            time.sleep(3)
+        self.close_connection = True
+
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> t.Iterator[str]:
@@ -376,6 +394,18 @@ def test_a_download_that_fails(run: Run, make: t.Callable[..., Archive], host: P
     outcome = run(make("1.0.0"), src=f"{mirror}/none.tar.gz")
     for part in (f"Downloading {mirror}/none.tar.gz failed: HTTP Error 404", "buildkitd_mirror", "buildkitd_archive"):
         assert part in outcome.message
+    assert snapshot(host) == {}
+
+
+@pytest.mark.parametrize(("path", "why"), [("silent", "timed out"), ("torn", "IncompleteRead"), ("none", "HTTP Error")])
+def test_a_download_that_breaks_off(
+    run: Run, make: t.Callable[..., Archive], host: Path, mirror: str, path: str, why: str
+) -> None:
+    """The address without its password, what happened, and what to do about it."""
+    outcome = run(make("1.0.0"), src=f"{mirror}/{path}".replace("//", "//ci:secret@"), timeout=1)
+    assert outcome.message.startswith(f"Downloading {mirror}/{path} failed: {why}")
+    assert "buildkitd_archive" in outcome.message
+    assert "secret" not in outcome.message
     assert snapshot(host) == {}
 
 
