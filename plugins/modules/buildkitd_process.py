@@ -15,6 +15,9 @@ description:
   - Starts, stops and restarts one daemon that has a pid file and a log.
   - The pid file records the process number, its start time and its executable. A process is signalled only when all
     three still match, so that a number that was given to another process kills nobody.
+  - Where no pid file names a living process, but one answers on O(ready_socket), it is ours if it runs the program of
+    O(argv), or the same program of another version beside it. Then it is recorded, which is a change, or stopped.
+    Another one is left alone, and nothing is started.
   - The daemon is not started again at boot. Where there is systemd, use it.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
@@ -28,7 +31,8 @@ attributes:
     details: O(state=restarted) restarts each time.
 options:
   argv:
-    description: The program, as an absolute path, and its arguments. Required unless O(state=stopped).
+    description: The program, as an absolute path, and its arguments. Required unless O(state=stopped). Then, with
+      O(ready_socket), a daemon without a pid file is found too.
     type: list
     elements: str
   pid_file:
@@ -39,7 +43,10 @@ options:
     description: Where the daemon's output is appended, with mode 0600. Required unless O(state=stopped).
     type: path
   environment:
-    description: Variables to start the daemon with, added to those that the module has.
+    description:
+      - Variables to start the daemon with.
+      - It has no others, also no proxies of the module's own environment, but C(PATH) with the usual directories and
+        C(HOME) of the user, which may be set here too.
     type: dict
     default: {}
   ready_socket:
@@ -84,9 +91,23 @@ pid:
   sample: 4711
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import process
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+
+def _unrecorded(params: t.Mapping[str, t.Any]) -> t.Optional[proc.ProcessIdentity]:
+    """Our daemon that no pid file names. Raises HostError where another one is in the way of a start."""
+    if not (params["argv"] and params["ready_socket"]):
+        return None
+    try:
+        return process.unrecorded(params["argv"][0], params["ready_socket"])
+    except HostError:
+        if params["state"] == "stopped":
+            return None  # what is not ours is not stopped
+        raise
 
 
 def main() -> None:
@@ -110,14 +131,17 @@ def main() -> None:
     )
     params = module.params
     try:
-        before = process.running(params["pid_file"])
-        changed = bool(before) if params["state"] == "stopped" else params["state"] == "restarted" or not before
+        recorded = process.running(params["pid_file"])
+        before = recorded or _unrecorded(params)
+        changed = bool(before) if params["state"] == "stopped" else params["state"] == "restarted" or not recorded
         after = before
         if changed and not module.check_mode:
-            if before:
+            if before and not recorded:
+                process.record(params["pid_file"], before)
+            if before and params["state"] != "started":
                 process.stop(params["pid_file"], timeout=params["stop_timeout"])
-            after = None
-            if params["state"] != "stopped":
+                after = None
+            if not after and params["state"] != "stopped":
                 after = process.start(
                     params["argv"],
                     pid_file=params["pid_file"],

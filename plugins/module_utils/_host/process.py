@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import signal
 import socket
 import struct
@@ -18,6 +19,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import pr
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 _POLL = 0.05  # seconds
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def read_pid_file(path: str) -> t.Optional[proc.ProcessIdentity]:
@@ -52,6 +54,44 @@ def running(path: str) -> t.Optional[proc.ProcessIdentity]:
     return recorded if proc.identify(recorded.pid) == recorded else None
 
 
+def unrecorded(program: str, ready_socket: str) -> t.Optional[proc.ProcessIdentity]:
+    """Our daemon that listens on the unix socket although no pid file names it; None when nobody listens there.
+
+    Ours is ``program``, or the one of another version beside it: <versions>/<version>/bin/<name>. Raises HostError
+    when somebody else listens.
+    """
+    pid = _listening_process(ready_socket)
+    if pid is None:
+        return None
+    found = proc.identify(pid)
+    wanted = os.path.realpath(program)
+    if found is not None and (found.executable == wanted or _of_version(found.executable) == _of_version(wanted)):
+        return found
+    raise HostError(
+        f"Somebody else's daemon answers on {ready_socket}: process {pid} "
+        f"({found.executable if found else 'an unknown program'}), which is not {program}. It was left alone. Stop it, "
+        f"or choose another socket."
+    )
+
+
+def _of_version(executable: str) -> t.Tuple[str, ...]:
+    """What the programs of all versions have in common; a program that is in no such tree has itself alone."""
+    parts = executable.split("/")
+    return (*parts[:-3], parts[-1]) if len(parts) > 4 and parts[-2] == "bin" else (executable,)
+
+
+def record(pid_file: str, identity: proc.ProcessIdentity) -> None:
+    """Writes the pid file, and its directory where it is missing."""
+    os.makedirs(os.path.dirname(pid_file), mode=0o700, exist_ok=True)
+    temporary = f"{pid_file}.{os.getpid()}.new"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
+        json.dump(
+            {"pid": identity.pid, "start_time": identity.start_time, "executable": identity.executable},
+            target,
+        )
+    os.replace(temporary, pid_file)
+
+
 def _tail(log_file: str, *, lines: int = 15) -> str:
     try:
         with open(log_file, encoding="utf-8", errors="replace") as log:
@@ -71,10 +111,10 @@ def start(
 ) -> proc.ProcessIdentity:
     """Starts the daemon in a session of its own and waits until its unix socket accepts.
 
-    ``timeout`` is in seconds. Raises HostError, with the end of the log, when the daemon ends or stays silent.
+    It has the variables of ``environment`` and no others but PATH and HOME, so that it does not depend on who runs
+    this. ``timeout`` is in seconds. Raises HostError, with the end of the log, when the daemon ends or stays silent.
     """
-    for path in (pid_file, log_file):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    os.makedirs(os.path.dirname(log_file), mode=0o700, exist_ok=True)
     log_descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(
@@ -82,7 +122,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log_descriptor,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={"PATH": _PATH, "HOME": pwd.getpwuid(os.getuid()).pw_dir, **environment},
             cwd="/",
             close_fds=True,
             start_new_session=True,
@@ -93,7 +133,7 @@ def start(
         os.close(log_descriptor)
     identity = _identify_started(child, argv)
     if identity is not None:
-        _write_pid_file(pid_file, identity)
+        record(pid_file, identity)
         if _wait_ready(child, ready_socket, timeout):
             return identity
     status = child.poll()
@@ -122,32 +162,23 @@ def _identify_started(child: subprocess.Popen[bytes], argv: t.Sequence[str]) -> 
 def _wait_ready(child: subprocess.Popen[bytes], ready_socket: str, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while child.poll() is None and time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(ready_socket)
-                if _listening_process(probe) == child.pid:
-                    return True
-            except OSError:
-                pass  # not there yet
+        if _listening_process(ready_socket) == child.pid:
+            return True
         time.sleep(_POLL)
     return False
 
 
-def _listening_process(connection: socket.socket) -> int:
-    """Who listens at the other end of a unix socket (SO_PEERCRED, unix(7)): another daemon would not be ours."""
-    pid, _uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+def _listening_process(path: str) -> t.Optional[int]:
+    """Who listens on a unix socket (SO_PEERCRED, unix(7)); None when nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return None
+    pid, _uid, _gid = struct.unpack("3i", credentials)
     return int(pid)
-
-
-def _write_pid_file(path: str, identity: proc.ProcessIdentity) -> None:
-    temporary = f"{path}.{os.getpid()}.new"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as pid_file:
-        json.dump(
-            {"pid": identity.pid, "start_time": identity.start_time, "executable": identity.executable},
-            pid_file,
-        )
-    os.replace(temporary, path)
 
 
 def _forget(pid_file: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module, snapshot
 
@@ -104,13 +106,18 @@ def test_files_are_private_whatever_the_mask(run: Run, place: Place) -> None:
     assert stat.S_IMODE(place.log.parent.stat().st_mode) == 0o700
 
 
-def test_the_daemon_does_not_hang_on_the_module(run: Run, place: Place) -> None:
-    """It has a session and a directory of its own, the log for output, and the environment that it was given."""
+def test_the_daemon_does_not_hang_on_the_module(run: Run, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a session and a directory of its own, the log for output, and only the environment that it was given."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://192.0.2.1:3128")
     pid = run(environment={"ANSWER": 42}).result["pid"]
     assert os.getsid(pid) == pid
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == ["/dev/null", *[str(place.log)] * 2]
-    assert b"ANSWER=42" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    environment = proc.environment(pid)
+    assert sorted(environment) == ["ANSWER", "HOME", "PATH"]
+    assert (environment["ANSWER"], environment["HOME"]) == ("42", pwd.getpwuid(os.getuid()).pw_dir)
+    given = run("restarted", environment={"PATH": "/bin", "HOME": "/none"}).result["pid"]
+    assert proc.environment(given) == {"PATH": "/bin", "HOME": "/none"}
 
 
 def test_the_log_is_kept_over_restarts(run: Run, place: Place) -> None:
@@ -157,14 +164,48 @@ def test_a_daemon_that_never_answers_is_ended(run: Run, place: Place) -> None:
     assert not stand_in.alive(place.started_last())
 
 
-def test_another_daemon_on_the_socket_is_not_taken_for_the_started_one(run: Run, place: Place) -> None:
-    """Somebody answers there, but it is not the process that was started."""
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("state", ["started", "stopped", "restarted"])
+def test_somebody_elses_daemon_on_the_socket_is_named_and_left_alone(
+    run: Run, place: Place, state: str, check: bool
+) -> None:
+    """Nothing is started beside it, and nothing is stopped."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(place.unix))
         other.listen()
-        outcome = run("started", "silent", start_timeout=1)
-    assert "did not answer" in outcome.message
+        outcome = run(state, argv=["/bin/sleep", "60"], check=check)
+    assert outcome.failed is (state != "stopped")
+    if outcome.failed:
+        assert f"process {os.getpid()} ({stand_in.PYTHON}), which is not /bin/sleep. It was left" in outcome.message
+    else:
+        assert outcome.result["changed"] is False
+    assert not place.log.exists()
     assert not place.pid_file.exists()
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("state", ["started", "stopped", "restarted"])
+@pytest.mark.parametrize("pid_file", ["none", "stale"])
+def test_our_daemon_without_a_pid_file_is_found(run: Run, place: Place, state: str, check: bool, pid_file: str) -> None:
+    """It is recorded, stopped or restarted as if nothing had happened to its pid file, and never forgotten."""
+    pid = run().result["pid"]
+    stale = json.dumps({**place.recorded(), "start_time": 1})
+    place.pid_file.unlink()
+    if pid_file == "stale":
+        place.pid_file.write_text(stale)
+    outcome = run(state, check=check)
+    assert outcome.result["changed"]
+    assert outcome.result["diff"]["before"] == "buildkitd: running\n"
+    if check:
+        assert stand_in.alive(pid)
+        assert (place.pid_file.read_text() if place.pid_file.exists() else "") == (stale if pid_file == "stale" else "")
+        return
+    assert stand_in.alive(pid) is (state == "started")
+    assert place.pid_file.exists() is (state != "stopped")
+    if state == "started":
+        assert (outcome.result["pid"], place.recorded()["pid"]) == (pid, pid)
+        assert place.log.read_text() == "I was started\n"
+        assert run().result["changed"] is False
 
 
 def test_a_program_that_runs_another_one_is_not_left_behind(run: Run, place: Place) -> None:

@@ -7,13 +7,17 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import shutil
 import subprocess
+import sys
+import time
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
 
 
 @pytest.fixture
@@ -81,6 +85,47 @@ def test_a_pid_file_that_may_not_be_read_is_another_error(tmp_path: Path, monkey
     with pytest.raises(HostError, match=r"failed: Permission denied\. .* Run as root") as caught:
         process.running(str(tmp_path / "pid"))
     assert "remove" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "ours"),
+    [
+        ("lib/2.0.0/bin/daemon", True),
+        ("lib/1.0.0/bin/daemon", True),
+        ("lib/2.0.0/bin/other", False),
+        ("lib/2.0.0/sbin/daemon", False),
+        ("elsewhere/2.0.0/bin/daemon", False),
+        ("lib/daemon", False),
+    ],
+)
+def test_a_daemon_of_another_version_is_ours(tmp_path: Path, program: str, ours: bool) -> None:
+    """The same program, in the same tree, and no other."""
+    path, unix = tmp_path / program, str(tmp_path / "unix")
+    path.parent.mkdir(parents=True)
+    shutil.copy(stand_in.PYTHON, path)
+    (tmp_path / "lib").mkdir(exist_ok=True)
+    (tmp_path / "lib" / "current").symlink_to("1.0.0")
+    wanted = f"{tmp_path}/lib/current/bin/daemon"
+    assert process.unrecorded(wanted, unix) is None
+    listen = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({unix!r}); s.listen(); time.sleep(60)"
+    home = {"PYTHONHOME": sys.base_prefix}
+    with subprocess.Popen([str(path), "-S", "-c", listen], env=home) as daemon:
+        try:
+            deadline = time.monotonic() + 10
+            while process._listening_process(unix) is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if ours:
+                assert process.unrecorded(wanted, unix) == identity_of(daemon)
+            else:
+                with pytest.raises(HostError, match=rf"process {daemon.pid} \({path}\), which is not {wanted}"):
+                    process.unrecorded(wanted, unix)
+        finally:
+            daemon.kill()
+
+
+def test_programs_of_the_system_are_in_no_tree_of_versions() -> None:
+    """/usr is no version of the directory above it."""
+    assert process._of_version("/usr/bin/daemon") != process._of_version("/opt/bin/daemon")
 
 
 def test_no_pid_file_is_no_daemon(tmp_path: Path) -> None:
