@@ -45,7 +45,9 @@ def test_a_cache_is_emptied_and_its_directory_stays(root: Path) -> None:
 @pytest.mark.parametrize("check", [False, True])
 def test_a_directory_that_never_was_a_cache_is_refused(root: Path, check: bool) -> None:
     """Whatever is in it stays."""
-    (root / "buildkitd.lock").unlink()
+    for mark in ("buildkitd.lock", "cache.db"):
+        cache.check(str(root))  # the other one is enough: a daemon that ended in peace leaves no lock
+        (root / mark).unlink()
     before = snapshot(root)
     outcome = run_module("buildkitd_cache", {"path": str(root)}, check=check)
     assert "it is not buildkitd's, and nothing was removed. Correct the path" in outcome.message
@@ -53,7 +55,7 @@ def test_a_directory_that_never_was_a_cache_is_refused(root: Path, check: bool) 
 
 
 def test_an_interrupted_run_can_be_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock, by which the directory is known, goes last."""
+    """The marks by which the directory is known go last."""
 
     def fail(path: str) -> None:
         raise OSError(f"{path} is busy")
