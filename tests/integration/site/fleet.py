@@ -200,7 +200,8 @@ def _tree(directory: Path) -> State:
     """A directory with all below it; nothing when it is not there."""
     if not directory.exists():
         return {}
-    return {directory.name: (directory.stat().st_mode, b""), **{f"{directory.name}/{k}": v for k, v in _readable(directory).items()}}
+    below = {f"{directory.name}/{name}": state for name, state in _readable(directory).items()}
+    return {directory.name: (directory.stat().st_mode, b""), **below}
 
 
 def _readable(directory: Path) -> State:

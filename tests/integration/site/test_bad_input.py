@@ -38,6 +38,8 @@ def assert_refused(fleet: Fleet, *says: str, playbook: str = "site", **how: t.An
         ({"buildkitd_archive_sha256": "0" * 64}, ["its sha256 is", "0" * 64, "nothing was installed"]),
         ({"buildkitd_archive": "/none.tar.gz"}, ["there is no archive /none.tar.gz on the controller"]),
         ({"buildkitd_config": {"grpc": {"tls": {"cert": "/x"}}}}, ["open to everyone", "use buildkitd_tls_dir"]),
+        ({"buildkitd_config": {"grpc": {"debugAddress": "192.0.2.1:6060"}}}, ["Whoever reaches it needs no"]),
+        ({"buildkit_pki_dir": "pki"}, ["buildkit_pki_dir is 'pki', which is no absolute path"]),
         ({"buildkitd_config": {"worker": {"oci": {"gc": None}}}}, ["worker.oci.gc is None"]),
         ({"buildkit_names": [], "buildkit_addresses": []}, ["neither dns nor ip", "List what they dial"]),
         ({"buildkit_names": "b1.example.com"}, ["buildkit_names of host builder must be a list"]),

@@ -51,6 +51,7 @@ def known_as(host: str, **variables: t.Any) -> tuple[list[str], list[str], str]:
         ),
         ("b1", {"buildkit_names": [], "buildkit_addresses": ["192.0.2.12"]}, [], ["192.0.2.12"], "tcp://192.0.2.12:1234"),
         ("b1", {"buildkit_names": [], "buildkit_addresses": []}, [], [], "tcp://b1:1234"),
+        ("192.0.2.11", {"buildkit_names": ["n1"], "buildkit_addresses": []}, ["n1"], [], "tcp://n1:1234"),
         ("b1", {"buildkit_endpoint": "tcp://lb.example.com:99", "buildkit_names": ["n1"]}, ["n1"], [], "tcp://lb.example.com:99"),
         ("b1", {"buildkit_endpoint": "unix:///run/b.sock"}, ["b1"], [], "unix:///run/b.sock"),
     ],
