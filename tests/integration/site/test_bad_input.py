@@ -44,7 +44,7 @@ def assert_refused(fleet: Fleet, *says: str, playbook: str = "site", **how: t.An
         ({"buildkit_names": [], "buildkit_addresses": []}, ["neither dns nor ip", "List what they dial"]),
         ({"buildkit_names": "b1.example.com"}, ["buildkit_names of host builder must be a list"]),
         ({"buildkit_clients": ["../x"]}, ["../x", "cannot be the name of a client"]),
-        ({"buildkit_clients": "alice"}, ["buildkit_clients", "list"]),
+        ({"buildkit_clients": "alice"}, ["buildkit_clients must be a list of names, such as [alice]"]),
         ({"buildkit_endpoint": "http://127.0.0.1:1234"}, ["The endpoint of host builder", "use one of tcp://, unix://"]),
         ({"buildkit_listen_address": "localhost"}, ["The listen address 'localhost' is no IP address"]),
         (
