@@ -177,11 +177,19 @@ class Fleet:
         points = [line.split(" ")[1] for line in table.splitlines()]
         return sorted((point for point in points if point.startswith(f"{self.directory}/")), reverse=True)
 
+    def _containers(self) -> list[str]:
+        """The build steps of which runc still has a record, as after a daemon that was killed."""
+        listed = subprocess.run(["runc", "list", "--format", "json"], capture_output=True, text=True, check=True)
+        containers = json.loads(listed.stdout) or []
+        return [one["id"] for one in containers if one["bundle"].startswith(f"{self.directory}/")]
+
     def clear(self) -> None:
-        """Leave no process and no mount behind, whatever has happened."""
+        """Leave no process, container or mount behind, whatever has happened."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
+        for container in self._containers():
+            subprocess.run(["runc", "delete", "--force", container], check=False)
         for point in self.mounts():
             subprocess.run(["umount", "--lazy", point], check=False)
 
