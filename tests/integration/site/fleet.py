@@ -122,6 +122,7 @@ class Fleet:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=180,
+            check=False,
         )
         return Run(done.returncode, done.stdout)
 
