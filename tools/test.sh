@@ -53,6 +53,15 @@ start_docker() {
   python tools/docker_engine.py start >/dev/null
 }
 
+# A copy of what git knows of: ansible-test wants a real path ending in ansible_collections/<namespace>/<name>, and asks
+# git which files there are.
+copied_tree() {
+  local tree=$cache/sanity/ansible_collections/buildfarm/buildkit
+  rm -rf "$tree" && mkdir -p "$tree" &&
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree" &&
+    git -C "$tree" init -q && git -C "$tree" add -A && echo "$tree"
+}
+
 part_lint() {
   python -m ruff check . && python -m ruff format --check . &&
     python -m mypy -p ansible_collections.buildfarm.buildkit.plugins &&
@@ -62,7 +71,7 @@ part_lint() {
       plugins/modules/buildkit_csr.py plugins/modules/buildkit_files.py plugins/modules/buildkitd_*.py &&
     python -m yamllint -s . && ansible-lint --offline -q &&
     apt_install shellcheck shellcheck && shellcheck tools/*.sh .ci/run &&
-    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all . &&
+    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all "$(copied_tree)" &&
     antsibull-changelog lint
 }
 
@@ -71,18 +80,10 @@ part_unit() {
   python -m pytest -q -n 2 tests/unit
 }
 
-# ansible-test wants a real path ending in ansible_collections/<namespace>/<name>, and asks git which files there are.
-sanity_tree() {
-  local tree=$cache/sanity/ansible_collections/buildfarm/buildkit
-  rm -rf "$tree" && mkdir -p "$tree" &&
-    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree" &&
-    git -C "$tree" init -q && git -C "$tree" add -A && echo "$tree"
-}
-
 part_sanity() {
   apt_install shellcheck shellcheck || return
   local tree
-  tree=$(sanity_tree) || return
+  tree=$(copied_tree) || return
   python tools/ansible_test_offline.py || return
   (cd "$tree" && ansible-test sanity --color yes --python "$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')")
 }
@@ -92,7 +93,7 @@ part_importer() {
   [ -x "$importer/bin/python" ] || python -m venv "$importer" || return
   "$importer/bin/python" -m pip install -q --disable-pip-version-check galaxy-importer==0.4.44 || return
   rm -rf "$build" && mkdir -p "$build" &&
-    ansible-galaxy collection build --output-path "$build" "$(sanity_tree)" &&
+    ansible-galaxy collection build --output-path "$build" "$(copied_tree)" &&
     ansible-galaxy collection install --offline --force -p "$build/installed" "$build"/*.tar.gz || return
   (cd "$build" && PATH="$importer/bin:$PATH" GALAXY_IMPORTER_CONFIG=$checkout/tests/galaxy-importer.cfg \
     "$importer/bin/python" -m galaxy_importer.main ./*.tar.gz) 2>&1 | tee "$build/importer.log"
