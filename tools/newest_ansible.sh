@@ -45,8 +45,8 @@ python tools/ansible_test_offline.py
 ansible-test sanity --python 3.13 --test import --test compile --test validate-modules --test ansible-doc
 
 echo "==> one site run"
-mkdir /work
-cat >/work/inventory.yml <<YAML
+mkdir /srv/newest
+cat >/srv/newest/inventory.yml <<YAML
 buildkit_daemons:
   hosts:
     localhost:
@@ -61,11 +61,11 @@ buildkit_daemons:
       buildkitd_archive: $archive
       buildkitd_archive_sha256: $sha256
 YAML
-ansible-playbook -i /work/inventory.yml buildfarm.buildkit.site --check
-ansible-playbook -i /work/inventory.yml buildfarm.buildkit.site | tee /work/first
-grep -q 'stranger without TLS refused' /work/first
-ansible-playbook -i /work/inventory.yml buildfarm.buildkit.site | tee /work/second | tail -n 3
-grep -q 'changed=0 ' /work/second
-ansible-playbook -i /work/inventory.yml buildfarm.buildkit.remove | tail -n 3
+ansible-playbook -i /srv/newest/inventory.yml buildfarm.buildkit.site --check
+ansible-playbook -i /srv/newest/inventory.yml buildfarm.buildkit.site | tee /srv/newest/first
+grep -q 'stranger without TLS refused' /srv/newest/first
+ansible-playbook -i /srv/newest/inventory.yml buildfarm.buildkit.site | tee /srv/newest/second | tail -n 3
+grep -q 'changed=0 ' /srv/newest/second
+ansible-playbook -i /srv/newest/inventory.yml buildfarm.buildkit.remove | tail -n 3
 ! pgrep -x buildkitd
 INSIDE
