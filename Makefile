@@ -7,7 +7,23 @@ SHELL := /bin/bash
 ENV := tools/python_env.sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo demo-down test lint: ## ruff, mypy, vermin, yamllint, ansible-lint, shellcheck, docs and changelog
+.PHONY: help demo demo-down test lint unit sanity integration molecule newest importer bench clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: ## A real builder on this machine, with certificates, proof and client settings
+	@[ -e .venv/requirements-test.txt.sha256 ] || $(ENV) requirements-demo.txt
+	@python tools/demo.py up
+
+demo-down: ## Remove the demo, with every process, mount and file of it
+	@[ ! -e .demo ] || [ -e .venv/requirements-test.txt.sha256 ] || $(ENV) requirements-demo.txt
+	@if [ -e .demo ]; then python tools/demo.py down; else echo "There is no demo to remove."; fi
+
+test: ## Everything that CI runs
+	@tools/test.sh
+
+lint: ## ruff, mypy, vermin, yamllint, ansible-lint, shellcheck, docs and changelog
 	@tools/test.sh lint
 
 unit: ## Unit tests
@@ -28,7 +44,7 @@ molecule: ## Real hosts, with systemd and without
 newest: ## The newest ansible-core on Python 3.13
 	@tools/test.sh newest
 
-bench: ## Measure against the peers; no part of `make test`
+bench: ## Measure against the peers; no part of make test
 	@tools/test.sh bench
 
 clean: ## Remove what these targets made in this checkout (not the cache of archives)
