@@ -139,6 +139,19 @@ def locked(path: str, *, timeout: float, read_only: bool = False) -> t.Iterator[
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_directory(path: str, lock: str, *, timeout: float, read_only: bool) -> t.Iterator[None]:
+    """Hold a directory by the lock file of that name in it; without ``read_only`` make it first, private.
+
+    :raises LockTimeoutError: when another run does not end within ``timeout`` seconds.
+    """
+    if not read_only:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        make_private_directory(path)
+    with locked(os.path.join(path, lock), timeout=timeout, read_only=read_only):
+        yield
+
+
 def _wait_for_lock(descriptor: int, path: str, operation: int, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:

@@ -117,10 +117,7 @@ class Store:
 
         :raises LockTimeoutError: when another run does not end within ``timeout`` seconds.
         """
-        if not read_only:
-            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-            _files.make_private_directory(self.path)
-        with _files.locked(os.path.join(self.path, _LOCK), timeout=timeout, read_only=read_only):
+        with _files.locked_directory(self.path, _LOCK, timeout=timeout, read_only=read_only):
             yield
 
     def recover(self) -> None:
