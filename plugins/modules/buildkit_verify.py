@@ -256,10 +256,8 @@ summary:
       stranger without a client certificate refused (alert certificate_required)
 """
 
-import sys
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import options as connection
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
@@ -270,54 +268,20 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     require,
 )
 
-_OLDEST_PYTHON = (3, 10)
+_BUILDS, _REFUSALS = list(verify.BUILDS), list(verify.REFUSALS)
 
-
-def argument_spec() -> dict[str, t.Any]:
-    """The options, as DOCUMENTATION describes them."""
-    credentials = {
-        "ca_path": {"type": "path"},
-        "client_cert": {"type": "path"},
-        "client_key": {"type": "path", "no_log": False},  # where it is, not what it is
-        "tls_hostname": {"type": "str"},
-    }
-    builds, refusals = list(verify.BUILDS), list(verify.REFUSALS)
-    return {
-        "address": {"type": "str"},
-        "daemons": {
-            "type": "list",
-            "elements": "dict",
-            "options": {"address": {"type": "str", "required": True}, **credentials},
-        },
-        **credentials,
-        "connect_timeout": {"type": "float", "default": 10},
-        "build_timeout": {"type": "float", "default": 60},
-        "builds": {"type": "list", "elements": "str", "choices": builds, "default": builds},
-        "refusals": {"type": "list", "elements": "str", "choices": refusals, "default": refusals},
-    }
-
-
-def daemon(item: dict[str, t.Any], options: dict[str, t.Any]) -> verify.Daemon:
-    """An item of O(daemons), with what it leaves out."""
-    names = ("ca_path", "client_cert", "client_key", "tls_hostname")
-    return verify.Daemon(item["address"], **{name: item.get(name) or options[name] or "" for name in names})
+# What only this module has, as DOCUMENTATION describes it.
+_OPTIONS = {
+    "build_timeout": {"type": "float", "default": 60},
+    "builds": {"type": "list", "elements": "str", "choices": _BUILDS, "default": _BUILDS},
+    "refusals": {"type": "list", "elements": "str", "choices": _REFUSALS, "default": _REFUSALS},
+}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=argument_spec(),
-        mutually_exclusive=[("address", "daemons")],
-        required_one_of=[("address", "daemons")],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**connection.module_arguments(_OPTIONS), supports_check_mode=True)
     options = module.params
-    if sys.version_info < _OLDEST_PYTHON:
-        module.fail_json(
-            msg=f"This module needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}. Run it on "
-            "the controller (delegate_to: localhost), or set ansible_python_interpreter to a newer one."
-        )
-    items = options["daemons"] if options["address"] is None else [{"address": options["address"]}]
     proof = verify.Proof(
         connect_timeout=options["connect_timeout"],
         build_timeout=options["build_timeout"],
@@ -325,8 +289,9 @@ def main() -> None:
         refusals=tuple(options["refusals"]),
     )
     try:
+        connection.check_python()
         require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
-        reports = verify.verify([daemon(item, options) for item in items], proof)
+        reports = verify.verify(connection.read_daemons(options), proof)
     except (InputError, MissingLibraryError) as error:
         module.fail_json(msg=str(error))
     result = {

@@ -119,9 +119,10 @@ def test_missing_library_is_named(tmp_path: Path, library: str) -> None:
 def test_old_python_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A Python that is too old for gRPC is named, with where to run instead."""
     from ansible.module_utils.testing import patch_module_args
+    from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import options
     from ansible_collections.buildfarm.buildkit.plugins.modules import buildkit_verify
 
-    monkeypatch.setattr(buildkit_verify, "_OLDEST_PYTHON", (3, 99))
+    monkeypatch.setattr(options, "OLDEST_PYTHON", (3, 99))
     with patch_module_args({"address": "unix:///x"}), pytest.raises(SystemExit):
         buildkit_verify.main()
     printed = capsys.readouterr().out

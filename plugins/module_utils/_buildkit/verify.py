@@ -34,6 +34,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     Kind,
     TlsError,
 )
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.options import Daemon
 
 if TYPE_CHECKING:
     from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.certificate import Certificate
@@ -52,21 +53,6 @@ _STRANGERS = {
     "foreign_ca": "with a certificate of another CA",
     "plaintext": "without TLS",
 }
-
-
-@dataclass(frozen=True)
-class Daemon:
-    """Which daemon to prove, and as whom. Paths are of PEM files; an empty one was not given.
-
-    :param address: as buildctl spells it
-    :param tls_hostname: the name that its certificate must have, if not the host of the address
-    """
-
-    address: str
-    ca_path: str = ""
-    client_cert: str = ""
-    client_key: str = ""
-    tls_hostname: str = ""
 
 
 @dataclass(frozen=True)
