@@ -59,11 +59,14 @@ options:
   certificate:
     description:
       - The certificate to install, in PEM format, as M(buildfarm.buildkit.buildkit_pki) returns it.
-      - It must be for the pending or the installed key, for a server, valid, and issued by a CA in O(ca).
+      - It must be for the pending or the installed key, for a server, and valid.
     type: str
   ca:
     description:
-      - The CA certificates that clients of the daemon must have theirs from, in PEM format.
+      - The CA certificates that clients of the daemon must have theirs from, in PEM format, or the self-signed
+        certificates of its clients, which it then accepts one by one (pinned).
+      - It is RV(buildfarm.buildkit.buildkit_pki#module:daemons[].ca). The CA of the daemon's own certificate need not
+        be in it.
       - Required with O(certificate), because without it buildkitd accepts everyone.
     type: str
   lock_timeout:
@@ -100,7 +103,7 @@ EXAMPLES = r"""
   buildfarm.buildkit.buildkit_csr:
     name: build-1
     certificate: "{{ buildkit_pki.daemons[0].certificate }}"
-    ca: "{{ buildkit_pki.trust_bundle }}"
+    ca: "{{ buildkit_pki.daemons[0].ca }}"
 """
 
 RETURN = r"""
@@ -118,7 +121,7 @@ reasons:
   elements: str
   sample: ["certificate changed", "trust bundle changed"]
 trusts:
-  description: SHA-256 fingerprints of the CAs in the installed C(ca.pem), in hex.
+  description: SHA-256 fingerprints of all certificates in the installed C(ca.pem), in hex.
   returned: success
   type: list
   elements: str

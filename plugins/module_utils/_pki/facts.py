@@ -87,6 +87,12 @@ def may_sign_certificates(certificate: x509.Certificate) -> bool:
     return constraints is not None and constraints.ca and (usage is None or usage.key_cert_sign)
 
 
+def is_pinned_client(certificate: x509.Certificate) -> bool:
+    """Tell whether a daemon can accept it by itself: self-signed, for a client, and no CA."""
+    found = facts_of(certificate)
+    return CLIENT in found.usage and not found.is_ca and compat.is_signed_by(certificate, certificate)
+
+
 def serial_hex(certificate: x509.Certificate) -> str:
     """The serial number in hex with whole octets, as ``openssl x509 -serial`` prints it but in lower case."""
     digits = f"{certificate.serial_number:x}"

@@ -66,8 +66,8 @@ class Installed:
 
     @property
     def trusts(self) -> list[str]:
-        """Fingerprints of the CAs in the CA file."""
-        return [compat.fingerprint(one) for one in self.authorities or () if facts.facts_of(one).is_ca]
+        """Fingerprints of all certificates in the CA file, CAs and pinned clients alike."""
+        return [compat.fingerprint(one) for one in self.authorities or ()]
 
 
 @dataclass(frozen=True)
@@ -298,16 +298,19 @@ def _read_delivery(certificate_pem: str | None, ca_pem: str | None, name: str, n
     if not certificate_pem or not certificate_pem.strip():
         raise WishError(f"ca was given for {name} without a certificate: give both, or neither to get a CSR.")
     certificate = facts.load_certificates(certificate_pem.encode(), "The option certificate")[0]
+    # Not necessarily the CA that signed the daemon's certificate: this file is about clients, which may have another.
     authorities = tuple(facts.load_certificates(ca_pem.encode(), "The option ca"))
-    issuers = [one for one in authorities if facts.may_sign_certificates(one)]
-    if not issuers:
-        raise WishError(f"ca for {name} holds no certificate of a CA: no client could be verified by it.")
+    for authority in authorities:
+        if not (facts.may_sign_certificates(authority) or facts.is_pinned_client(authority)):
+            raise WishError(
+                f"ca for {name} holds the certificate of {facts.common_name(authority.subject)!r}, which is neither a "
+                "CA's nor a self-signed one of a client, so no client could be verified by it. Give the bundle that "
+                "buildkit_pki returns for this daemon."
+            )
     found = facts.facts_of(certificate)
     what = f"The certificate for {name}"
     if found.is_ca or facts.SERVER not in found.usage:
         raise WishError(f"{what} is not for a server, so every client would refuse it. Issue one as a daemon's.")
-    if not any(compat.is_signed_by(certificate, issuer) for issuer in issuers):
-        raise WishError(f"{what} was not issued by any CA in ca, so clients that have this ca would refuse it.")
     if found.not_after <= now:
         raise WishError(f"{what} ended on {facts.utc_text(found.not_after)}: issue a new one.")
     if found.not_before > now:

@@ -18,11 +18,13 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import com
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import PkiError, StoreError, WishError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import snapshot
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 Killed = t.Callable[[int, t.Callable[[], object]], bool]
 
 DAY = timedelta(days=1)
 FILES = ("ca.pem", "cert.pem", "key.pem")
+PURPOSES = {facts.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH, facts.SERVER: ExtendedKeyUsageOID.SERVER_AUTH}
 
 
 @dataclass
@@ -301,12 +303,12 @@ REFUSED = (
     "blank certificate",
     "certificate that is no PEM",
     "another key",
-    "another CA",
+    "a client of a CA pinned",
+    "a server pinned",
     "a client's",
     "a CA's",
     "ended",
     "not begun",
-    "issued by another key",
 )
 
 
@@ -314,27 +316,26 @@ def refusals(host: Host) -> dict[str, tuple[str | None, str | None, str]]:
     """Deliveries that are wrong: certificate, CA file, part of the message."""
     request = host.request()["csr"]
     good = host.issue(request)
-    foreign, foreign_key = make_ca(host.now)
     other = csr.build_request("build-1", keys.generate("ecdsa-p256"))
     return {
         "no CA": (good, "", "buildkitd would then accept every client"),
         "blank CA": (good, " \n", "buildkitd would then accept every client"),
-        "CA that is none": (good, good, "holds no certificate of a CA"),
+        "CA that is none": (good, good, "neither a CA's nor a self-signed one of a client"),
         "CA that is no PEM": (good, "garbage", "The option ca holds no complete certificate"),
         "no certificate": (None, None, "without a certificate"),
         "blank certificate": ("", None, "without a certificate"),
         "certificate that is no PEM": ("garbage", None, "The option certificate holds no complete certificate"),
         "another key": (host.issue(other), None, "neither the pending key nor the installed key"),
-        "another CA": (good, facts.to_pem(foreign), "not issued by any CA in ca"),
+        "a client of a CA pinned": (
+            good,
+            host.bundle + host.issue(request, usage=facts.CLIENT, sans=()),
+            "holds the certificate of 'build-1', which is neither",
+        ),
+        "a server pinned": (good, host.bundle + pinned(host, "build-1", usage=facts.SERVER), "which is neither"),
         "a client's": (host.issue(request, usage=facts.CLIENT, sans=()), None, "not for a server"),
         "a CA's": (host.bundle, None, "not for a server"),
         "ended": (host.issue(request, not_after=host.now - DAY, now=host.now - 2 * DAY), None, "ended on 2026-11-20"),
         "not begun": (host.issue(request, now=host.now + DAY), None, "set the clock right"),
-        "issued by another key": (
-            host.issue(request, issuer=host.ca, issuer_key=foreign_key),
-            None,
-            "not issued by any CA in ca",
-        ),
     }
 
 
@@ -356,6 +357,36 @@ def test_a_pending_key_survives_the_certificate_of_the_installed_one(host: Host)
     pending = public(host.request(key_type="ecdsa-p384"))
     assert not host.install(certificate)["changed"]
     assert public(host.request(key_type="ecdsa-p384")) == pending
+
+
+def pinned(host: Host, name: str, *, usage: str = facts.CLIENT) -> str:
+    """The self-signed certificate of a client, which is no CA's."""
+    key = keys.generate("ecdsa-p256")
+    subject = profiles.subject(name)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(host.now - DAY)
+        .not_valid_after(host.now + DAY)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([PURPOSES[usage]]), critical=False)
+    )
+    return facts.to_pem(made.sign(key, keys.signature_hash(key)))
+
+
+@pytest.mark.parametrize("with_a_ca", [False, True])
+def test_pinned_clients_may_be_the_ca_file(host: Host, with_a_ca: bool) -> None:
+    """Alone or beside CAs; all of them are told, and the daemon's own CA need not be among them."""
+    certificate = host.issue(host.request()["csr"])
+    bundle = pinned(host, "alice") + pinned(host, "ci") + (facts.to_pem(make_ca(host.now)[0]) if with_a_ca else "")
+    result = host.install(certificate, bundle)
+    told = [compat.fingerprint(one) for one in facts.load_certificates(bundle.encode(), "")]
+    assert len(told) == 2 + with_a_ca
+    assert result["trusts"] == host.request()["trusts"] == told
+    assert host.shown("ca.pem").decode() == bundle
+    assert not host.install(certificate, bundle)["changed"]
+    fewer = facts.to_pem(facts.load_certificates(bundle.encode(), "")[1])
+    assert host.install(certificate, fewer)["reasons"] == ["trust bundle changed"]
+    assert len(host.request()["trusts"]) == 1
 
 
 # --- files that were there before -----------------------------------------------------------------------------
