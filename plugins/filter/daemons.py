@@ -13,6 +13,7 @@ description:
   - Turns names of hosts into the value of O(buildfarm.buildkit.buildkit_pki#module:daemons).
   - C(buildkit_names) defaults to the host's name in the inventory and C(ansible_host), where these are DNS names;
     C(buildkit_addresses) to those of the two that are IP addresses.
+  - C(buildkit_admits) is the list of the client groups that may build on the host. Without it all may.
   - What a host says about itself is never used. A host that returns one of these variables as a fact is refused,
     because a builder must not be able to claim the name of another.
 options:
@@ -56,6 +57,7 @@ _value:
     - name: b1.example.com
       dns: [b1.example.com]
       ip: [192.0.2.11]
+      admits: [release]
 """
 
 import typing as t
@@ -64,7 +66,9 @@ from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._inventory impo
 
 
 def daemons(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], csr_result: str = "") -> list[dict[str, t.Any]]:
-    """One item for each host, in the same order: {name, dns, ip}, and with ``csr_result`` also {csr, trusts}.
+    """One item for each host, in the same order.
+
+    It is {name, dns, ip}, with {admits} where that is set, and with ``csr_result`` also {csr, trusts}.
 
     :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one of them makes no sense.
     """
@@ -72,6 +76,8 @@ def daemons(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], csr_result:
     for host in hosts:
         known = builder(str(host), hostvars[host])
         item: dict[str, t.Any] = {"name": known.name, "dns": known.dns, "ip": known.ip}
+        if known.admits is not None:
+            item["admits"] = known.admits
         if csr_result:
             result = hostvars[host].get(csr_result) or {}
             item["csr"] = result.get("csr")

@@ -23,12 +23,17 @@ DEFAULT_PORT = 1234
 
 @dataclass(frozen=True)
 class Builder:
-    """One builder as the inventory has it; ``endpoint`` is what clients dial, such as tcp://192.0.2.11:1234."""
+    """One builder as the inventory has it.
+
+    ``endpoint`` is what clients dial, such as tcp://192.0.2.11:1234; ``admits`` the groups of clients that may build on
+    it, None for all.
+    """
 
     name: str
     dns: list[str]
     ip: list[str]
     endpoint: str
+    admits: list[str] | None = None
 
 
 def _is_ip(text: str) -> bool:
@@ -80,4 +85,5 @@ def builder(name: str, variables: t.Mapping[str, t.Any]) -> Builder:
         dns=[item for item in known_as if not _is_ip(item)] if names is None else names,
         ip=[item for item in known_as if _is_ip(item)] if addresses is None else addresses,
         endpoint=_checked(str(variables.get("buildkit_endpoint") or f"tcp://{host}:{port}"), name),
+        admits=_wished_list(variables, "buildkit_admits", name),
     )

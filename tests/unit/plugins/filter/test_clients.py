@@ -17,10 +17,30 @@ def test_names_and_dictionaries() -> None:
     assert clients([]) == []
 
 
+def test_groups_and_requests_are_kept() -> None:
+    """What is not set is not said."""
+    wished = [{"name": "ci", "group": "release", "csr": None}, {"name": "bob", "csr": "PEM"}]
+    assert clients(wished) == [{"name": "ci", "group": "release"}, {"name": "bob", "csr": "PEM"}]
+
+
 def test_a_client_that_is_named_twice_is_listed_once() -> None:
-    """The first one counts, at its place."""
-    wished = ["ci", {"name": "alice", "note": 1}, "alice", {"name": "ci"}]
-    assert clients(wished) == [{"name": "ci"}, {"name": "alice", "note": 1}]
+    """At its first place, with all that was said of it; the input is left as it is."""
+    wished = ["ci", {"name": "alice", "group": "release"}, "alice", {"name": "ci", "group": "release"}]
+    before = [dict(item) if isinstance(item, dict) else item for item in wished]
+    assert clients(wished) == [{"name": "ci", "group": "release"}, {"name": "alice", "group": "release"}]
+    assert wished == before
+
+
+def test_a_contradiction_is_refused() -> None:
+    """Nobody can be in two groups, and the first mention does not silently win."""
+    with pytest.raises(AnsibleFilterError, match=r"names the client ci twice, with a different group \(a and b\)"):
+        clients([{"name": "ci", "group": "a"}, "alice", {"name": "ci", "group": "b"}])
+
+
+def test_what_is_not_known_is_refused() -> None:
+    """A misspelled group would let the client in everywhere."""
+    with pytest.raises(AnsibleFilterError, match="The client ci of buildkit_clients has gruop; only name, group, csr"):
+        clients([{"name": "ci", "gruop": "release"}])
 
 
 @pytest.mark.parametrize("wished", ["alice", {"name": "alice"}, None, 7])

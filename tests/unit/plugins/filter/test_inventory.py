@@ -85,8 +85,23 @@ def test_requests_and_trust_of_the_hosts() -> None:
     ]
 
 
+def test_groups_that_a_builder_admits() -> None:
+    """Where they are set, an empty list too; nothing is said of the others, which admit all."""
+    hostvars = {"a": {"buildkit_admits": ("release", "ops")}, "b": {}, "c": {"buildkit_admits": []}}
+    items = daemons(list(hostvars), hostvars)
+    assert [item.get("admits", "all") for item in items] == [["release", "ops"], "all", []]
+
+
 @pytest.mark.parametrize(
-    "variable", ["buildkit_names", "buildkit_port", "buildkit_pki_valid_for", "buildkit_clients", "buildkitd_config"]
+    "variable",
+    [
+        "buildkit_admits",
+        "buildkit_names",
+        "buildkit_port",
+        "buildkit_pki_valid_for",
+        "buildkit_clients",
+        "buildkitd_config",
+    ],
 )
 @pytest.mark.parametrize("of", [daemons, endpoints])
 def test_a_fact_of_the_host_is_refused(of: t.Callable[..., t.Any], variable: str) -> None:
@@ -96,7 +111,7 @@ def test_a_fact_of_the_host_is_refused(of: t.Callable[..., t.Any], variable: str
         of(["good", "bad"], {"good": {"ansible_facts": {}}, "bad": {"ansible_facts": facts}})
 
 
-@pytest.mark.parametrize("variable", ["buildkit_names", "buildkit_addresses"])
+@pytest.mark.parametrize("variable", ["buildkit_names", "buildkit_addresses", "buildkit_admits"])
 @pytest.mark.parametrize("value", ["192.0.2.11", 7, {"a": 1}])
 @pytest.mark.parametrize("of", [daemons, endpoints])
 def test_what_is_no_list_is_refused(of: t.Callable[..., t.Any], variable: str, value: t.Any) -> None:
