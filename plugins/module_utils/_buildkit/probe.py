@@ -40,6 +40,22 @@ class _Architecture:
     order: str = "<"
 
 
+def _386(offset: int, address: int, length: int) -> bytes:
+    int_0x80 = b"\xcd\x80"
+    return b"".join(
+        (
+            b"\xb8" + struct.pack("<I", 4),  # mov eax, write
+            b"\xbb" + struct.pack("<I", 1),  # mov ebx, stdout
+            b"\xb9" + struct.pack("<I", address),  # mov ecx, text
+            b"\xba" + struct.pack("<I", length),  # mov edx, length
+            int_0x80,
+            b"\xb8" + struct.pack("<I", 1),  # mov eax, exit
+            b"\x31\xdb",  # xor ebx, ebx
+            int_0x80,
+        )
+    )
+
+
 def _amd64(offset: int, address: int, length: int) -> bytes:
     return b"".join(
         (
@@ -72,6 +88,29 @@ def _arm64(offset: int, address: int, length: int) -> bytes:
     svc = 0xD4000001
     adr = 0x10000000 | ((offset - 2 * 4) >> 2) << 5 | 1
     return struct.pack("<8I", movz(8, 64), movz(0, 1), adr, movz(2, length), svc, movz(8, 93), movz(0, 0), svc)
+
+
+def _loong64(offset: int, address: int, length: int) -> bytes:
+    def li(register: int, value: int) -> int:
+        return 0x02800000 | value << 10 | register
+
+    a0, a1, a2, a7, syscall = 4, 5, 6, 11, 0x002B0000
+    pcaddi = 0x18000000 | ((offset - 2 * 4) >> 2) << 5 | a1
+    return struct.pack("<8I", li(a7, 64), li(a0, 1), pcaddi, li(a2, length), syscall, li(a7, 93), li(a0, 0), syscall)
+
+
+def _mips64(order: str) -> Callable[[int, int, int], bytes]:
+    def code(offset: int, address: int, length: int) -> bytes:
+        def li(register: int, value: int) -> int:
+            return 9 << 26 | register << 16 | value
+
+        v0, a0, a1, a2, syscall = 2, 4, 5, 6, 0x0000000C
+        lui = 15 << 26 | a1 << 16 | address >> 16
+        ori = 13 << 26 | a1 << 21 | a1 << 16 | address & 0xFFFF
+        write = (li(v0, 5001), li(a0, 1), lui, ori, li(a2, length), syscall)
+        return struct.pack(f"{order}9I", *write, li(v0, 5058), li(a0, 0), syscall)
+
+    return code
 
 
 def _ppc64le(offset: int, address: int, length: int) -> bytes:
@@ -112,10 +151,16 @@ def _s390x(offset: int, address: int, length: int) -> bytes:
     return b"".join((lghi(2, 1), larl, lghi(4, length), b"\x0a\x04", lghi(2, 0), b"\x0a\x01"))
 
 
+_MIPS64_FLAGS = 0x60000000  # MIPS64, without a suffix that names the n64 ABI
+
 _ARCHITECTURES = {
+    "386": _Architecture(3, _386, bits=32),
     "amd64": _Architecture(62, _amd64),
     "arm": _Architecture(40, _arm, flags=0x05000000, bits=32),  # EABI 5
     "arm64": _Architecture(183, _arm64),
+    "loong64": _Architecture(258, _loong64, flags=0x41),  # object ABI 1, soft float
+    "mips64": _Architecture(8, _mips64(">"), flags=_MIPS64_FLAGS, order=">"),
+    "mips64le": _Architecture(8, _mips64("<"), flags=_MIPS64_FLAGS),
     "ppc64le": _Architecture(21, _ppc64le, flags=2),  # ELFv2: the entry point is code, not a descriptor
     "riscv64": _Architecture(243, _riscv64),
     "s390x": _Architecture(22, _s390x, order=">"),

@@ -18,18 +18,26 @@ NATIVE = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le"
 
 # Of each program as it ran under qemu-user (Debian 12, 7.2) and printed its line.
 TRIED = {
+    "386": "97a1a831e469c8d90399e16bf08036d3cc9c6a3cefc22ee1b450600a8d5cd9ed",
     "amd64": "3f31e588bfd0853273cf72afbd092b33eae89941701503cb99e5a86502ed4370",
     "arm": "c7b4100859a1e366f8b455c22db7cfb52031e33e533fc661f7088ff827e343ba",
     "arm64": "97513d777d8b31407dc54cd98f73209f98e5d49114095cfb2368858bdceb2967",
+    "loong64": "35f4439e8a51dfae9c50762a65b6e79e8b9cacb142929e55232817c77ae618dd",
+    "mips64": "5b0ad0fd386a4f172f5474ac2b85c43b7c9d1e1fa620ecdb2cb1cc5f238b6be4",
+    "mips64le": "5e39ce2e2fe28e84938b316d6b0b9ed9a8eb0dd38e6a9815bd9a8c474ba221d8",
     "ppc64le": "a0936cb28687b6fa58660dc2b4b84b1478a86da6e4e1cbd0da954c08261d46a1",
     "riscv64": "f3a83a2050c147a623e97b5bffe3e6475b9048e797b6b2817f4088a3a1e48950",
     "s390x": "98e3efcb2005a10f9679cdd00adfadecc731666a8117c51095f76fd4c1c11712",
 }
 
 MACHINES = {
+    "386": ("ELF32", "little", "Intel 80386"),
     "amd64": ("ELF64", "little", "X86-64"),
     "arm": ("ELF32", "little", "ARM"),
     "arm64": ("ELF64", "little", "AArch64"),
+    "loong64": ("ELF64", "little", "LoongArch"),
+    "mips64": ("ELF64", "big", "MIPS R3000"),
+    "mips64le": ("ELF64", "little", "MIPS R3000"),
     "ppc64le": ("ELF64", "little", "PowerPC64"),
     "riscv64": ("ELF64", "little", "RISC-V"),
     "s390x": ("ELF64", "big", "S/390"),
@@ -84,12 +92,13 @@ def test_program_is_the_one_that_was_tried(architecture: str) -> None:
 
 
 def test_every_released_platform_has_a_program() -> None:
-    """All Linux platforms for which BuildKit is released can be proved."""
-    assert set(probe.ARCHITECTURES) == {"amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x"}
+    """All Linux platforms for which BuildKit is released can be proved, and those that it finds emulators for."""
+    released = {"amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x"}
+    assert set(probe.ARCHITECTURES) == released | {"386", "loong64", "mips64", "mips64le"}
 
 
 def test_unknown_architecture_is_named() -> None:
     """An architecture without a program is a failure with those that have one."""
-    with pytest.raises(BuildError, match="'mips64le', only for amd64, arm") as caught:
-        probe.program("mips64le")
+    with pytest.raises(BuildError, match="'sparc64', only for 386, amd64") as caught:
+        probe.program("sparc64")
     assert caught.value.kind is Kind.PLATFORM_MISSING
