@@ -68,7 +68,7 @@ part_lint() {
     MYPYPATH=tools python -m mypy tools/*.py &&
     vermin --quiet --no-tips --target=3.8- --violations \
       plugins/module_utils/_files.py plugins/module_utils/_deps.py plugins/module_utils/_pki plugins/module_utils/_host \
-      plugins/modules/buildkit_csr.py plugins/modules/buildkit_files.py plugins/modules/buildkitd_*.py &&
+      plugins/modules/buildkit_c*.py plugins/modules/buildkit_{files,pki}.py plugins/modules/buildkitd_*.py &&
     python -m yamllint -s . && ansible-lint --offline -q &&
     apt_install shellcheck shellcheck && shellcheck tools/*.sh .ci/run &&
     antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$(copied_tree)" &&

@@ -11,12 +11,11 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import facts, keys, profiles
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts, keys, profiles
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import CsrError
 
 try:
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding
 except ImportError:
     pass  # the module reports it, see _deps.require
@@ -53,7 +52,7 @@ def load_request(pem: str, whose: str) -> Request:
         public_key = request.public_key()
         common_name = facts.common_name(request.subject)
         sans = facts.sans_of(request.extensions)
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except compat.MALFORMED as exc:
         raise CsrError(
             f"{what} is no readable certificate signing request in PEM format ({str(exc)[:120]}): make a new one "
             "on the host with buildkit_csr."

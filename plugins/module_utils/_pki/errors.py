@@ -9,6 +9,7 @@
     |   +-- PassphraseError   the key of the CA cannot be opened with what was given
     +-- ForeignTrustError     a host trusts another CA than ours
     +-- CsrError              a certificate signing request is not acceptable
+    +-- InspectionError       there is no certificate to tell about
 
 Every message says what was being looked at, what is wrong with it and what to do.
 """
@@ -42,3 +43,7 @@ class ForeignTrustError(PkiError):
 
 class CsrError(PkiError):
     """A certificate signing request is malformed, forged or asks for too much."""
+
+
+class InspectionError(PkiError):
+    """A certificate that somebody asks about is not there, or is none."""

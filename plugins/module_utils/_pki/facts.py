@@ -66,6 +66,16 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
     )
 
 
+def parse_fully(certificate: x509.Certificate) -> None:
+    """Make the library read now what it would read on first use only.
+
+    :raises Exception: one of ``compat.MALFORMED``.
+    """
+    facts_of(certificate)
+    certificate.issuer.rfc4514_string()
+    keys.spki(certificate)
+
+
 def common_name(subject: x509.Name) -> str | None:
     """The first common name of a subject, if it has one."""
     found = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -125,8 +135,8 @@ def load_certificates(pem: bytes, path: str) -> list[x509.Certificate]:
     for block in blocks:
         try:
             certificate = x509.load_pem_x509_certificate(block)
-            facts_of(certificate)
-        except ValueError as exc:
+            parse_fully(certificate)
+        except compat.MALFORMED as exc:
             raise UnreadableError(
                 f"{path} holds a malformed certificate ({str(exc)[:120]}). It is left as it is: restore it from a "
                 "backup, or move it away if it is of no use."
