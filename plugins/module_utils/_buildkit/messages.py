@@ -4,7 +4,7 @@
 """The protobuf messages that we exchange with buildkitd: the fields we use, and no others.
 
 Field numbers are facts of BuildKit's API (api/services/control/control.proto, api/types/worker.proto,
-solver/pb/ops.proto); all of them are the same from 0.13 on. Fields that are left out are skipped when read.
+solver/pb/ops.proto) and of gRPC's reflection service; all of them are the same from 0.13 on. Fields that are left out are skipped when read.
 An enumeration is an int32 here, which looks the same on the wire. The descriptors are made at run time, in a
 pool of their own, because AnsiballZ carries nothing but Python files, and because generated code would be
 bound to one version of protobuf.
@@ -23,10 +23,13 @@ _CONTROL = "moby.buildkit.v1"
 _TYPES = "moby.buildkit.v1.types"
 _LLB = "pb"
 _HEALTH = "grpc.health.v1"
+_REFLECTION = "grpc.reflection.v1alpha"
 
 # Package -> message -> fields as (number, name, type). A type is a scalar of protobuf or a full message name;
 # "repeated T" and "map T" (with string keys) make the collections.
 _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
+    "google.protobuf": {"Timestamp": ((1, "seconds", "int64"), (2, "nanos", "int32"))},
+    "google.rpc": {"Status": ((1, "code", "int32"), (2, "message", "string"))},
     _LLB: {
         "Platform": ((1, "Architecture", "string"), (2, "OS", "string"), (3, "Variant", "string")),
         "Input": ((1, "digest", "string"), (2, "index", "int64")),
@@ -37,7 +40,12 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
             (4, "output", "int64"),
             (5, "readonly", "bool"),
         ),
-        "ExecOp": ((1, "meta", "pb.Meta"), (2, "mounts", "repeated pb.Mount"), (3, "network", "int32")),
+        "ExecOp": (
+            (1, "meta", "pb.Meta"),
+            (2, "mounts", "repeated pb.Mount"),
+            (3, "network", "int32"),
+            (4, "security", "int32"),
+        ),
         "FileActionMkFile": (
             (1, "path", "string"),
             (2, "mode", "int32"),
@@ -88,9 +96,37 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
         "ListWorkersRequest": ((1, "filter", "repeated string"),),
         "ListWorkersResponse": ((1, "record", f"repeated {_TYPES}.WorkerRecord"),),
         "DiskUsageRequest": ((1, "filter", "repeated string"),),
-        "UsageRecord": ((1, "ID", "string"),),
+        "UsageRecord": (
+            (1, "ID", "string"),
+            (2, "Mutable", "bool"),
+            (3, "InUse", "bool"),
+            (4, "Size", "int64"),
+            (5, "Parent", "string"),
+            (7, "LastUsedAt", "google.protobuf.Timestamp"),
+            (8, "UsageCount", "int64"),
+            (10, "RecordType", "string"),
+            (11, "Shared", "bool"),
+            (12, "Parents", "repeated string"),
+        ),
         "DiskUsageResponse": ((1, "record", f"repeated {_CONTROL}.UsageRecord"),),
-        "PruneRequest": ((1, "filter", "repeated string"),),
+        "PruneRequest": (
+            (1, "filter", "repeated string"),
+            (2, "all", "bool"),
+            (3, "keepDuration", "int64"),
+            (4, "reservedSpace", "int64"),
+            (5, "maxUsedSpace", "int64"),
+            (6, "minFreeSpace", "int64"),
+        ),
+        "BuildHistoryRequest": ((1, "ActiveOnly", "bool"), (2, "Ref", "string"), (3, "EarlyExit", "bool")),
+        "BuildHistoryRecord": (
+            (1, "Ref", "string"),
+            (2, "Frontend", "string"),
+            (5, "error", "google.rpc.Status"),
+            (6, "CreatedAt", "google.protobuf.Timestamp"),
+            (7, "CompletedAt", "google.protobuf.Timestamp"),
+            (14, "pinned", "bool"),
+        ),
+        "BuildHistoryEvent": ((1, "type", "int32"), (2, "record", f"{_CONTROL}.BuildHistoryRecord")),
         "CacheOptions": (),
         "SolveRequest": (
             (1, "Ref", "string"),
@@ -98,6 +134,7 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
             (6, "Frontend", "string"),
             (7, "FrontendAttrs", "map string"),
             (8, "Cache", f"{_CONTROL}.CacheOptions"),
+            (9, "Entitlements", "repeated string"),
             (10, "FrontendInputs", "map pb.Definition"),
             (11, "Internal", "bool"),
         ),
@@ -119,10 +156,18 @@ _MESSAGES: dict[str, dict[str, tuple[tuple[int, str, str], ...]]] = {
         "HealthCheckRequest": ((1, "service", "string"),),
         "HealthCheckResponse": ((1, "status", "int32"),),
     },
+    _REFLECTION: {
+        "ServerReflectionRequest": ((4, "file_containing_symbol", "string"),),
+        "FileDescriptorResponse": ((1, "file_descriptor_proto", "repeated bytes"),),
+        "ServerReflectionResponse": ((4, "file_descriptor_response", f"{_REFLECTION}.FileDescriptorResponse"),),
+    },
 }
 
-NETWORK_NONE = 2  # pb.NetMode
+NETWORK_HOST, NETWORK_NONE = 1, 2  # pb.NetMode
+SECURITY_SANDBOX, SECURITY_INSECURE = 0, 1  # pb.SecurityMode
 HEALTH_SERVING = 1  # HealthCheckResponse.ServingStatus
+BUILD_STARTED, BUILD_COMPLETE = 0, 1  # BuildHistoryEventType
+CANCELLED = 1  # google.rpc.Code
 
 
 @functools.lru_cache(maxsize=None)
