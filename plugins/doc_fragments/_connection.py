@@ -20,15 +20,22 @@ options:
   address:
     description:
       - Where the daemon listens, spelled as C(buildctl --addr) spells it.
-      - C(unix:///path/to/buildkitd.sock) for a local socket, which has no TLS.
-      - C(tcp://HOST:PORT) for everything else, with an IPv6 address in brackets, C(tcp://[2001:db8::1]:1234).
-        Without a port it is 1234.
+      - C(tcp://HOST:PORT), with an IPv6 address in brackets, C(tcp://[2001:db8::1]:1234). Without a port it is 1234.
+        This is the one kind of address with TLS.
+      - C(unix:///path/to/buildkitd.sock) for a local socket.
+      - C(ssh://USER@HOST:PORT/path/to/buildkitd.sock) for the socket of another machine, where USER, PORT and path may
+        be left out. C(ssh) runs here and C(buildctl) there, so both must be in the C(PATH). It must work without a
+        question. Keys, known hosts and everything else are those of ssh's own configuration.
+      - C(docker-container://NAME), or C(docker-container://NAME?context=CONTEXT), for a daemon in a container. C(docker)
+        runs here, with C(DOCKER_HOST) and everything else of its own configuration, and C(buildctl) in the container.
+      - C(podman-container://NAME), the same with C(podman).
       - The proxy variables of the environment never apply.
     type: str
   ca_path:
     description:
       - File with the CA certificates, in PEM format, one of which must have issued the certificate of the
         daemon.
+      - This and the other options of TLS are for C(tcp://) alone, and refused with any other address.
       - Required for C(tcp://) once a client certificate is given. Nothing else is trusted, the CA
         certificates of the system neither.
     type: path
@@ -52,7 +59,7 @@ options:
   connect_timeout:
     description:
       - Seconds that may pass until the daemon is connected and TLS is established, for every connection that
-        the module makes.
+        the module makes. What C(ssh), C(docker) or C(podman) need is part of it.
       - The same limit holds for each question that the daemon has to answer at once.
     type: float
     default: 10

@@ -186,9 +186,10 @@ daemons:
       contains:
         kind:
           description:
-            - The cause. One of V(unreachable), V(timeout), V(not_tls), V(tls_expected), V(tls_failed),
-              V(server_certificate_expired), V(server_certificate_not_yet_valid), V(server_certificate_refused),
-              V(server_unknown_ca), V(server_name_mismatch), V(client_certificate_missing),
+            - The cause. One of V(unreachable), V(timeout), V(helper_failed), V(not_tls), V(tls_expected),
+              V(tls_failed), V(server_certificate_expired), V(server_certificate_not_yet_valid),
+              V(server_certificate_refused), V(server_unknown_ca), V(server_name_mismatch),
+              V(client_certificate_missing),
               V(client_certificate_refused), V(client_key_mismatch), V(not_grpc), V(not_buildkit), V(rpc_failed),
               V(no_worker), V(platform_missing), V(build_failed), V(open_to_anyone).
           type: str

@@ -164,8 +164,7 @@ class Connection:
     async def close(self) -> None:
         """Close it at once."""
         self.channel.close()
-        self.raw.abort()
-        await asyncio.sleep(0)  # lets the transport close its socket
+        await self.raw.close()
 
 
 async def open_connection(peer: Peer, *, timeout: float) -> Connection:
@@ -194,20 +193,31 @@ async def open_connection(peer: Peer, *, timeout: float) -> Connection:
     try:
         await asyncio.wait_for(protocol.settled, deadline.left())
     except asyncio.TimeoutError:
-        raw.abort()
-        raise deadline.missed("The HTTP/2 greeting") from None
+        await raw.close()
+        raise _missed_greeting(raw, deadline) from None
     except Exception as error:
+        await raw.close()
+        raise await _explain_greeting(error, peer, raw, deadline) from error
+    except BaseException:
         raw.abort()
-        raise await _explain_greeting(error, peer, deadline) from error
+        raise
     if peer.context is not None:
         timings["tls"] = time.monotonic() - began
+    elif raw.helper is not None:  # a helper is connected once the first answer comes through it
+        timings["connect"] += time.monotonic() - began
     channel = StreamChannel(peer, protocol)
     try:
         await channel.__connect__()
     except Failure:  # the server said goodbye together with its greeting
-        raw.abort()
+        await raw.close()
         raise
     return Connection(channel, raw.peer_certificate, timings, raw)
+
+
+def _missed_greeting(raw: stream.Stream, deadline: stream.Deadline) -> ConnectError:
+    if raw.helper is None:
+        return deadline.missed("The HTTP/2 greeting")
+    return deadline.missed(f"The HTTP/2 greeting through {raw.helper}", raw.helper.with_what_it_said)
 
 
 async def _explain_handshake(error: OSError, peer: Peer, deadline: stream.Deadline) -> Failure:
@@ -222,7 +232,13 @@ async def _explain_handshake(error: OSError, peer: Peer, deadline: stream.Deadli
     return failure
 
 
-async def _explain_greeting(error: Exception, peer: Peer, deadline: stream.Deadline) -> Failure:
+async def _explain_greeting(error: Exception, peer: Peer, raw: stream.Stream, deadline: stream.Deadline) -> Failure:
+    if raw.helper is not None and isinstance(error, GreetingError):
+        return Failure(
+            Kind.HELPER_FAILED,
+            f"{raw.helper} printed something before the daemon could answer: {error.beginning!r}"
+            f"{raw.helper.with_what_it_said}",
+        )
     if isinstance(error, Failure):
         if peer.context is None and isinstance(error, GreetingError) and error.beginning.startswith(_TLS_ALERT):
             return TlsError(Kind.TLS_EXPECTED, "Plain HTTP/2 was answered with a TLS alert")
@@ -233,10 +249,10 @@ async def _explain_greeting(error: Exception, peer: Peer, deadline: stream.Deadl
         return RpcError(
             Kind.NOT_GRPC, "The connection was closed right after the TLS handshake, without a word of HTTP/2"
         )
-    raw = None if peer.endpoint.is_local else await _handshake_of_a_stranger(peer.endpoint, deadline)
-    if raw is None:
+    other = await _handshake_of_a_stranger(peer.endpoint, deadline) if peer.endpoint.is_tcp else None
+    if other is None:
         return RpcError(Kind.NOT_GRPC, "The connection was closed without an answer")
-    raw.abort()
+    other.abort()
     return TlsError(Kind.TLS_EXPECTED, "The daemon speaks TLS, and was spoken to without")
 
 

@@ -28,6 +28,11 @@ class Kind(Enum):
         "timeout",
         "Check the load of the daemon and the network between, or allow more time.",
     )
+    HELPER_FAILED = (
+        "helper_failed",
+        "Run the command of the message in a shell where this runs, as the same user: it must say nothing, ask nothing "
+        "and wait.",
+    )
     NOT_TLS = (
         "not_tls",
         "Check that this is the port of buildkitd and that the daemon was started with its TLS certificate and key.",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import endpoint
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
 OLDEST_PYTHON = (3, 10)
@@ -65,13 +66,32 @@ def module_arguments(own: Mapping[str, Any]) -> dict[str, Any]:
 def read_daemons(options: Mapping[str, Any]) -> list[Daemon]:
     """The daemons that the options of a module name, in their order.
 
-    What an item of C(daemons) leaves out is taken from the option of the same name of the module.
+    What an item of C(daemons) leaves out is taken from the option of the same name of the module, where its address
+    has a use for it.
+
+    :raises InputError: an address that cannot be read
     """
-    items = options["daemons"] if options["address"] is None else [{"address": options["address"]}]
-    return [
-        Daemon(item["address"], **{name: item.get(name) or options[name] or "" for name in _CREDENTIALS})
-        for item in items
-    ]
+    if options["address"] is not None:
+        return [Daemon(options["address"], **{name: options[name] or "" for name in _CREDENTIALS})]
+    return [_read_item(item, options) for item in options["daemons"]]
+
+
+def _read_item(item: Mapping[str, Any], options: Mapping[str, Any]) -> Daemon:
+    inherited = options if endpoint.parse(item["address"]).is_tcp else {}
+    return Daemon(item["address"], **{name: item.get(name) or inherited.get(name) or "" for name in _CREDENTIALS})
+
+
+def check_transport(daemon: Daemon, target: endpoint.Endpoint) -> None:
+    """Make sure that the options of TLS were given where TLS can be.
+
+    :raises InputError: they were given for a unix socket, or for a program that leads to one
+    """
+    given = [name for name in _CREDENTIALS if getattr(daemon, name)]
+    if given and not target.is_tcp:
+        raise InputError(
+            f"{daemon.address}: {' and '.join(given)} cannot be used there: buildkitd speaks TLS on tcp:// alone, and "
+            "this address leads to its unix socket. Leave them out"
+        )
 
 
 def check_python() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.endpoint import Endpoint
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import ConnectError, Kind
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.helper import Helper
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.tls import Session
 
 # Between attempts on the addresses of one name: RFC 8305 (Happy Eyeballs), section 5.
@@ -36,9 +37,12 @@ class Deadline:
         """Seconds until then, at least 0."""
         return max(0.0, self._end - asyncio.get_running_loop().time())
 
-    def missed(self, stage: str) -> ConnectError:
-        """The error to raise when a stage did not end in time."""
-        return ConnectError(Kind.TIMEOUT, f"{stage} was not done within {self.seconds:g} s")
+    def missed(self, stage: str, more: str = "") -> ConnectError:
+        """The error to raise when a stage did not end in time.
+
+        :param more: the end of the message, what else is known
+        """
+        return ConnectError(Kind.TIMEOUT, f"{stage} was not done within {self.seconds:g} s{more}")
 
 
 class _Holder(asyncio.Protocol):
@@ -57,6 +61,12 @@ class _Holder(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._pass_on(lambda protocol: protocol.connection_lost(exc))
 
+    def pause_writing(self) -> None:
+        self._pass_on(lambda protocol: protocol.pause_writing())
+
+    def resume_writing(self) -> None:
+        self._pass_on(lambda protocol: protocol.resume_writing())
+
     def hand_over(self, successor: asyncio.Protocol) -> None:
         self._successor = successor
         for event in self._events:
@@ -69,14 +79,36 @@ class _Holder(asyncio.Protocol):
             event(self._successor)
 
 
+class _HelperHolder(_Holder):
+    """The same for the stream of a helper, whose end is passed on with its reason."""
+
+    def __init__(self, helper: Helper) -> None:
+        super().__init__()
+        self._helper = helper
+        self._closing: asyncio.Future[None] | None = None
+        self.aborted = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.aborted:
+            super().connection_lost(exc)
+        else:
+            self._closing = asyncio.ensure_future(self._close())
+
+    async def _close(self) -> None:
+        super().connection_lost(await self._helper.end())
+
+
 class Stream:
     """A connected stream. It is closed by whoever holds it.
 
     Nothing is read before TLS or a protocol is there: what a server sends first is for these to judge.
+
+    :param helper: the program at its other end, if there is one
     """
 
-    def __init__(self, transport: asyncio.Transport, holder: _Holder) -> None:
+    def __init__(self, transport: asyncio.Transport, holder: _Holder, helper: Helper | None = None) -> None:
         transport.pause_reading()
+        self.helper = helper
         self._connection = transport
         self._transport = transport  # that of TLS, once it is there
         self._holder = holder
@@ -116,7 +148,8 @@ class Stream:
 
     def attach(self, protocol: asyncio.Protocol) -> None:
         """Hand the stream to the protocol that speaks over it, together with all that has happened so far."""
-        self._transport.set_protocol(protocol)
+        if self.helper is None:  # the end of a helper goes through its holder
+            self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         self._holder.hand_over(protocol)
         if self._transport.get_extra_info("ssl_object") is None:  # TLS reads since its handshake
@@ -127,23 +160,39 @@ class Stream:
 
         The connection below TLS: asyncio's TLS transport, once closed twice, cannot be aborted in Python 3.11.2.
         """
+        if isinstance(self._holder, _HelperHolder):
+            self._holder.aborted = True
         self._connection.abort()
+        if self.helper is not None:
+            self.helper.stop()
+
+    async def close(self) -> None:
+        """Close it at once, and wait until nothing of it is left."""
+        self.abort()
+        await asyncio.sleep(0)  # lets the transport close its socket
+        if self.helper is not None:
+            await self.helper.stopped()
 
 
 async def connect(endpoint: Endpoint, deadline: Deadline) -> Stream:
     """Open a stream to a daemon.
 
     :raises ConnectError: nobody is there, or nobody answers in time
+    :raises Failure: the program that leads there cannot be started
     """
+    if endpoint.command:
+        return await _connect_helper(endpoint.command)
     try:
-        attempt = _connect_unix(endpoint.path) if endpoint.is_local else _connect_tcp(endpoint.host, endpoint.port)
-        return await asyncio.wait_for(attempt, deadline.left())
+        if not endpoint.is_tcp:
+            return await asyncio.wait_for(_connect_unix(endpoint.path), deadline.left())
+        addresses = await _resolve_in_time(endpoint.host, endpoint.port, deadline)
+        return await asyncio.wait_for(_connect_tcp(addresses), deadline.left())
     except asyncio.TimeoutError:
         raise deadline.missed("The connection") from None
     except socket.gaierror as error:
         raise ConnectError(Kind.UNREACHABLE, f"The name {endpoint.host} cannot be resolved: {error.strerror}") from None
     except PermissionError as error:
-        remedy = f"Run this as root, or as a member of the group of {endpoint.path}." if endpoint.is_local else None
+        remedy = f"Run this as root, or as a member of the group of {endpoint.path}." if endpoint.path else None
         raise ConnectError(Kind.UNREACHABLE, f"Cannot connect: {error.strerror}", remedy=remedy) from None
     except OSError as error:
         raise ConnectError(Kind.UNREACHABLE, f"Cannot connect: {_reason(error)}") from None
@@ -159,9 +208,31 @@ async def _connect_unix(path: str) -> Stream:
     return Stream(transport, holder)
 
 
-async def _connect_tcp(host: str, port: int) -> Stream:
-    """Try all addresses of the host, each a moment after the one before, and take the first that answers."""
-    addresses = await _resolve(host, port)
+async def _connect_helper(command: tuple[str, ...]) -> Stream:
+    """Start a program that leads to the daemon. Whether it gets there shows at the first answer only."""
+    helper = Helper(command)
+    holder = _HelperHolder(helper)
+    try:
+        await helper.listen()
+        transport, _protocol = await asyncio.get_running_loop().create_connection(
+            lambda: holder, sock=helper.connection
+        )
+    except BaseException:
+        helper.connection.close()
+        helper.stop()
+        raise
+    return Stream(transport, holder, helper)
+
+
+async def _resolve_in_time(host: str, port: int, deadline: Deadline) -> list[tuple[int, Any]]:
+    try:
+        return await asyncio.wait_for(_resolve(host, port), deadline.left())
+    except asyncio.TimeoutError:
+        raise deadline.missed(f"Looking up the name {host}") from None
+
+
+async def _connect_tcp(addresses: list[tuple[int, Any]]) -> Stream:
+    """Try all addresses of a host, each a moment after the one before, and take the first that answers."""
     attempts: set[asyncio.Task[Stream]] = set()
     failures: list[BaseException] = []
     try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
     endpoint,
+    options,
     smoke,
     tls,
 )
@@ -156,7 +157,8 @@ class _Subject:
         self._context: ssl.SSLContext | None = None
         # Set once the builds are on their way: everything else is done in the time that they take.
         self._building = asyncio.Event()
-        if not self._endpoint.is_local:
+        options.check_transport(daemon, self._endpoint)
+        if self._endpoint.is_tcp:
             self._load_credentials()
 
     def _load_credentials(self) -> None:
@@ -242,7 +244,7 @@ class _Subject:
                 await smoke.tidy(control)
 
     async def _meet_strangers(self) -> None:
-        if self._endpoint.is_local or not self._proof.refusals:
+        if not self._endpoint.is_tcp or not self._proof.refusals:
             return
         await self._building.wait()
         # Of a daemon that let us in without TLS, everything else that is asked is answered by that.
