@@ -132,8 +132,9 @@ def _messages() -> str:
 
 
 def _refused_messages() -> list[str]:
-    guide = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("## At the client")[0]
-    cells = re.findall(r"^\| (.+?) \| ", guide, re.MULTILINE)
+    guides = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("## At the client")[0]
+    guides += (CHECKOUT / "docs" / "monitoring.md").read_text()
+    cells = re.findall(r"^\| (.+?) \| ", guides, re.MULTILINE)
     return [message for cell in cells for message in re.findall(r"`([^`]* [^`]*)`", cell)]
 
 
