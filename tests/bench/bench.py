@@ -1,6 +1,7 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make bench`: how long a proven builder takes, what an unchanged run costs, and what the proof costs beside buildctl.
+"""`make bench`: how long a proven builder takes, what an unchanged run costs, and what the proof costs beside buildctl;
+then what the certificates of a fleet cost beside community.crypto (pki.py).
 
 Times are of this machine and this moment; the ratios, measured in one run, are what to compare.
 """
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pki
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import probe
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -147,6 +149,8 @@ def main() -> None:
     print()
     for name, value, note in rows:
         print(f"{name:<46} {value:>9}  {note}")
+    print()
+    pki.main()
 
 
 if __name__ == "__main__":
