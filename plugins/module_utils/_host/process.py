@@ -215,3 +215,37 @@ def stop(pid_file: str, *, timeout: float) -> bool:
         raise HostError(f"Process {identity.pid} ({identity.executable}) is still there after SIGKILL; see its state.")
     _forget(pid_file)
     return True
+
+
+def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = 10.0) -> int:
+    """Kills a process and everything that it started, and returns how many processes that were.
+
+    They are frozen first (SIGSTOP), the daemon before its children, until nobody new is found: what is frozen starts
+    nothing, and no child is lost by losing its parent. ``timeout`` is in seconds. Raises HostError when they are still
+    there after SIGKILL.
+    """
+    frozen: t.Dict[int, proc.ProcessIdentity] = {}
+    found = [daemon]
+    while found:
+        for one in found:
+            _signal(one, signal.SIGSTOP)
+            frozen[one.pid] = one
+        found = [one for one in proc.descendants(daemon.pid) if frozen.get(one.pid) != one]
+    for one in frozen.values():
+        _signal(one, signal.SIGKILL)
+    deadline = time.monotonic() + timeout
+    while any(proc.identify(one.pid) == one for one in frozen.values()):
+        if time.monotonic() > deadline:
+            raise HostError(
+                f"Process {daemon.pid} ({daemon.executable}) or a step that it started is still there after SIGKILL; "
+                "see their state."
+            )
+        time.sleep(_POLL)
+    return len(frozen)
+
+
+def _signal(one: proc.ProcessIdentity, number: signal.Signals) -> None:
+    """Signal that very process, if it is still there."""
+    if proc.identify(one.pid) == one:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, number)
