@@ -16,10 +16,16 @@ need_root() {
   [ "$(id -u)" = 0 ] || { echo "error: $1 runs real builders, and needs root" >&2; return 1; }
 }
 
+# A package that brings a service must not start it: the tests run their own.
 apt_install() { # PROGRAM PACKAGE
   command -v "$1" >/dev/null && return
   echo "Installing $2 with apt-get ..."
+  local policy=/usr/sbin/policy-rc.d ours=
+  [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes; } || return
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+  local code=$?
+  [ -z "$ours" ] || rm -f "$policy"
+  return "$code"
 }
 
 # The two generations of BuildKit, as variables for the tests and the molecule inventory.
@@ -101,7 +107,10 @@ part_importer() {
 }
 
 part_integration() {
-  need_root "make integration" && obtain_buildkit && python -m pytest -q tests/integration
+  need_root "make integration" && obtain_buildkit && start_docker || return
+  apt_install ssh openssh-client && apt_install sshd openssh-server && apt_install podman podman &&
+    apt_install openssl openssl && apt_install haproxy haproxy && apt_install nginx nginx-light || return
+  python -m pytest -q tests/integration
 }
 
 part_molecule() {

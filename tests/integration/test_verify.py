@@ -88,12 +88,6 @@ def test_unix_socket_is_proved_without_tls(mtls: Daemon) -> None:
     assert report["timings_ms"]["dockerfile"] > 0
 
 
-def test_credentials_are_not_used_on_a_unix_socket(mtls: Daemon, tmp_path: Path) -> None:
-    """A fleet may share its TLS options with a unix socket, where they are not even read."""
-    [report] = proof_of(verify.Daemon(mtls.unix, str(tmp_path / "no-ca.pem"), "no-cert", "no-key"), builds=())
-    assert report["ok"] is True
-
-
 @pytest.mark.parametrize("wanted", [("exec",), ("dockerfile",), ()])
 def test_only_the_wanted_builds_run(mtls: Daemon, wanted: tuple[str, ...]) -> None:
     """Builds that are not asked for do not run."""

@@ -68,6 +68,11 @@ class Helper:
     def __str__(self) -> str:
         return shlex.join(self._command)
 
+    @property
+    def process_id(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     async def listen(self) -> None:
         """Keep the end of what it writes to its standard error from now on."""
         await asyncio.get_running_loop().connect_read_pipe(lambda: self._tail, self._errors)
