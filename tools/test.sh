@@ -17,12 +17,12 @@ need_root() {
 }
 
 # A package that brings a service must not start it: the tests run their own.
-apt_install() { # PROGRAM PACKAGE
+apt_install() { # PROGRAM PACKAGE [OPTION...]
   command -v "$1" >/dev/null && return
   echo "Installing $2 with apt-get ..."
   local policy=/usr/sbin/policy-rc.d ours=
   [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes; } || return
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${@:2}" >/dev/null
   local code=$?
   [ -z "$ours" ] || rm -f "$policy"
   return "$code"
@@ -110,6 +110,8 @@ part_integration() {
   need_root "make integration" && obtain_buildkit && start_docker || return
   apt_install ssh openssh-client && apt_install sshd openssh-server && apt_install podman podman &&
     apt_install openssl openssl && apt_install haproxy haproxy && apt_install nginx nginx-light || return
+  # What it recommends would let the whole machine run foreign programs.
+  command -v qemu-aarch64 >/dev/null || apt_install qemu-aarch64-static qemu-user-static --no-install-recommends || return
   python -m pytest -q tests/integration
 }
 

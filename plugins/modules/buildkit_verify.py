@@ -63,11 +63,23 @@ options:
     description:
       - Which smoke builds to run, on the native platform of the daemon's worker.
       - V(exec) writes a tiny static program into an empty image and runs it; the line that it prints must come back.
+        It also runs for each of O(platforms).
       - V(dockerfile) does the same with a Dockerfile, through the frontend C(dockerfile.v0).
+      - V(cache) runs the same build twice, and the second run must come from the cache. It was added in version 1.1.0.
     type: list
     elements: str
-    choices: [exec, dockerfile]
+    choices: [exec, dockerfile, cache]
     default: [exec, dockerfile]
+  platforms:
+    description:
+      - Platforms that must build, such as V(linux/arm64) and V(linux/arm/v7), natively or emulated. The build V(exec)
+        runs for each of them, at the same time.
+      - A platform that the daemon's worker does not offer is a failure (V(platform_missing)) before any build.
+      - An empty list means the daemon's own platform.
+    type: list
+    elements: str
+    default: []
+    version_added: 1.1.0
   refusals:
     description:
       - Which strangers must be refused. They concern C(tcp://) alone, since a unix socket is guarded by its file mode.
@@ -79,6 +91,73 @@ options:
     elements: str
     choices: [no_certificate, foreign_ca, plaintext]
     default: [no_certificate, foreign_ca, plaintext]
+  entitlements_refused:
+    description:
+      - Entitlements that the daemon must refuse. A build asks for each of them, and makes use of it.
+      - V(network.host) is the host's network, and V(security.insecure) a step without its sandbox.
+    type: list
+    elements: str
+    choices: [network.host, security.insecure]
+    default: []
+    version_added: 1.1.0
+  min_version:
+    description:
+      - The oldest BuildKit that will do, such as V(0.17). Empty means any.
+      - What distributions add after a V(+) does not count. A daemon that does not know its version (V(v0.0.0+unknown))
+        fails with V(version_unknown).
+    type: str
+    default: ""
+    version_added: 1.1.0
+  gc_policy:
+    description:
+      - The garbage collection that must be in effect, rule by rule in their order. It is compared with what the
+        daemon's worker says, because buildkitd ignores keys that its version does not know, without a word.
+      - What a rule leaves out must not be set. Without this option nothing is compared.
+      - Sizes are numbers of bytes, or read as buildkitd reads them in its configuration, where V(10GB) is 10 times
+        1024 times 1024 times 1024 bytes. A percentage is refused, because it is of a disk that only the daemon knows.
+    type: list
+    elements: dict
+    version_added: 1.1.0
+    suboptions:
+      all:
+        description: Whether the rule also concerns internal, frontend and shared records.
+        type: bool
+        default: false
+      filters:
+        description: Which records the rule concerns, such as V(type==source.local). Their order does not count.
+        type: list
+        elements: str
+        default: []
+      keep_duration:
+        description: For how long it leaves a record alone, in seconds or with a unit, such as V(48h).
+        type: str
+        default: "0"
+      reserved_space:
+        description: Size of the cache that it leaves alone. Called C(keepBytes) before BuildKit 0.17.
+        type: str
+        default: "0"
+      max_used_space:
+        description: Size that the cache may have. From BuildKit 0.17 on.
+        type: str
+        default: "0"
+      min_free_space:
+        description: Space of the disk that it keeps free. From BuildKit 0.17 on.
+        type: str
+        default: "0"
+  certificate_days:
+    description:
+      - Days that the daemon's certificate must have left. With fewer it fails with V(certificate_expires_soon), even if
+        it builds. V(0) means no limit.
+    type: int
+    default: 0
+    version_added: 1.1.0
+  concurrency:
+    description:
+      - How many daemons are proved at the same time. The others wait.
+      - A dead daemon keeps its place until O(connect_timeout) is over.
+    type: int
+    default: 50
+    version_added: 1.1.0
 seealso:
   - module: buildfarm.buildkit.buildkit_pki
 author:
@@ -106,6 +185,23 @@ EXAMPLES = r"""
     connect_timeout: 5
   delegate_to: localhost
   run_once: true
+
+- name: Prove everything that this team relies on
+  buildfarm.buildkit.buildkit_verify:
+    address: tcp://builder.example.com:1234
+    ca_path: pki/clients/ci/ca.pem
+    client_cert: pki/clients/ci/cert.pem
+    client_key: pki/clients/ci/key.pem
+    builds: [exec, dockerfile, cache]
+    platforms: [linux/amd64, linux/arm64]
+    entitlements_refused: [network.host, security.insecure]
+    min_version: "0.17"
+    certificate_days: 21
+    gc_policy:
+      - all: true
+        reserved_space: 20GB
+        max_used_space: 200GB
+  delegate_to: localhost
 
 - name: Prove the daemon of this host through its unix socket
   buildfarm.buildkit.buildkit_verify:
@@ -175,11 +271,17 @@ daemons:
           description: SHA-256 of its DER form, in hexadecimal.
           type: str
     timings_ms:
-      description: Milliseconds that each stage took. The builds and the strangers run at the same time.
+      description:
+        - Milliseconds that each stage took. The builds and the strangers run at the same time.
+        - The build of another platform than the daemon's own is called C(exec linux/arm64), for example.
       type: dict
     refusals:
       description: What became of each stranger.
       type: dict
+    entitlements:
+      description: What became of each entitlement of O(entitlements_refused), as RV(daemons[].refusals).
+      type: dict
+      version_added: 1.1.0
     failure:
       description: Why it is not proved. V(null) if it is.
       type: dict
@@ -191,7 +293,9 @@ daemons:
               V(server_certificate_refused), V(server_unknown_ca), V(server_name_mismatch),
               V(client_certificate_missing),
               V(client_certificate_refused), V(client_key_mismatch), V(not_grpc), V(not_buildkit), V(rpc_failed),
-              V(no_worker), V(platform_missing), V(build_failed), V(open_to_anyone).
+              V(no_worker), V(platform_missing), V(build_failed), V(not_cached), V(version_too_old),
+              V(version_unknown), V(gc_policy_differs), V(certificate_expires_soon), V(entitlement_granted),
+              V(open_to_anyone).
           type: str
         message:
           description: What happened.
@@ -245,9 +349,10 @@ daemons:
         plaintext:
           refused: true
           how: connection closed
+      entitlements: {}
       failure: null
 summary:
-  description: One line for each daemon, with what was proved, or why not and what to try.
+  description: One line for each daemon, with what was proved, or why not and what to try. The worst comes first.
   returned: when the options make sense, on failure too
   type: list
   elements: str
@@ -257,10 +362,13 @@ summary:
       stranger without a client certificate refused (alert certificate_required)
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import gc_policy, platforms, verify
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import options as connection
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.report import summarise
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     CRYPTOGRAPHY,
     GRPCLIB,
@@ -269,38 +377,66 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     require,
 )
 
-_BUILDS, _REFUSALS = list(verify.BUILDS), list(verify.REFUSALS)
+_BUILDS, _REFUSALS, _ENTITLEMENTS = list(verify.BUILDS), list(verify.REFUSALS), list(verify.ENTITLEMENTS)
 
 # What only this module has, as DOCUMENTATION describes it.
 _OPTIONS = {
     "build_timeout": {"type": "float", "default": 60},
-    "builds": {"type": "list", "elements": "str", "choices": _BUILDS, "default": _BUILDS},
+    "builds": {"type": "list", "elements": "str", "choices": _BUILDS, "default": list(verify.DEFAULT_BUILDS)},
+    "platforms": {"type": "list", "elements": "str", "default": []},
     "refusals": {"type": "list", "elements": "str", "choices": _REFUSALS, "default": _REFUSALS},
+    "entitlements_refused": {"type": "list", "elements": "str", "choices": _ENTITLEMENTS, "default": []},
+    "min_version": {"type": "str", "default": ""},
+    "gc_policy": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "all": {"type": "bool", "default": False},
+            "filters": {"type": "list", "elements": "str", "default": []},
+            "keep_duration": {"type": "str", "default": "0"},
+            "reserved_space": {"type": "str", "default": "0"},
+            "max_used_space": {"type": "str", "default": "0"},
+            "min_free_space": {"type": "str", "default": "0"},
+        },
+    },
+    "certificate_days": {"type": "int", "default": 0},
+    "concurrency": {"type": "int", "default": 50},
 }
+
+
+def wished_proof(options: dict[str, t.Any]) -> verify.Proof:
+    """What the options ask for."""
+    rules = options["gc_policy"]
+    return verify.Proof(
+        connect_timeout=options["connect_timeout"],
+        build_timeout=options["build_timeout"],
+        builds=tuple(options["builds"]),
+        refusals=tuple(options["refusals"]),
+        platforms=tuple(platforms.parse(text) for text in options["platforms"]),
+        entitlements_refused=tuple(options["entitlements_refused"]),
+        min_version=options["min_version"],
+        gc_policy=None if rules is None else gc_policy.read_policy(rules),
+        certificate_days=options["certificate_days"],
+        concurrency=options["concurrency"],
+    )
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(**connection.module_arguments(_OPTIONS), supports_check_mode=True)
     options = module.params
-    proof = verify.Proof(
-        connect_timeout=options["connect_timeout"],
-        build_timeout=options["build_timeout"],
-        builds=tuple(options["builds"]),
-        refusals=tuple(options["refusals"]),
-    )
     try:
         connection.check_python()
         require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
-        reports = verify.verify(connection.read_daemons(options), proof)
+        reports = verify.verify(connection.read_daemons(options), wished_proof(options))
     except (InputError, MissingLibraryError) as error:
         module.fail_json(msg=str(error))
     result = {
         "changed": False,
         "daemons": [report.as_dict() for report in reports],
-        "summary": [report.summary for report in reports],
+        "summary": summarise(reports),
     }
-    failed = [report.summary for report in reports if not report.ok]
+    failed = summarise([report for report in reports if not report.ok])
     if failed:
         of = f"{len(failed)} of {len(reports)} daemons not proved:\n" if len(reports) > 1 else ""
         module.fail_json(msg=of + "\n".join(failed), **result)

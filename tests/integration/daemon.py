@@ -59,16 +59,20 @@ def run(
     pair: Pair | None = None,
     ca: Path | None = None,
     options: tuple[str, ...] = (),
+    settings: str = "",
 ) -> Iterator[Daemon]:
     """Run buildkitd on a free loopback port and a unix socket until the block ends, and leave nothing behind.
 
     Without a pair it listens in plaintext; with one and no CA it takes any client.
+
+    :param options: more of its command line
+    :param settings: more of its configuration, which begins at the top level
     """
     directory.mkdir(parents=True, exist_ok=True)
     root, log, unix = directory / "root", directory / "log", directory / "buildkitd.sock"
     config = directory / "buildkitd.toml"
-    config.write_text(f'[otel]\nsocketPath = "{directory}/otel.sock"\n', encoding="utf-8")
-    address = f"127.0.0.1:{_free_port()}"
+    config.write_text(f'{settings}\n[otel]\nsocketPath = "{directory}/otel.sock"\n', encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
     command = [
         *(str(bin_dir / "buildkitd"), "--config", str(config), "--root", str(root)),
         *("--addr", f"tcp://{address}", "--addr", f"unix://{unix}"),
@@ -110,7 +114,8 @@ def children(process: subprocess.Popen[bytes]) -> list[str]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -64,7 +64,7 @@ def test_mtls_daemon_is_proved(mtls: Daemon, authority: Authority, client: Pair)
         "foreign_ca": {"refused": True, "how": "alert unknown_ca"},
         "plaintext": {"refused": True, "how": "connection closed"},
     }
-    stages = ["connect", "tls", "info", "workers", *verify.BUILDS, *verify.REFUSALS, "total"]
+    stages = ["connect", "tls", "info", "workers", *verify.DEFAULT_BUILDS, *verify.REFUSALS, "total"]
     assert list(report["timings_ms"]) == stages
     assert all(value > 0 for value in report["timings_ms"].values())
 
@@ -88,7 +88,7 @@ def test_unix_socket_is_proved_without_tls(mtls: Daemon) -> None:
     assert report["timings_ms"]["dockerfile"] > 0
 
 
-@pytest.mark.parametrize("wanted", [("exec",), ("dockerfile",), ()])
+@pytest.mark.parametrize("wanted", [("exec",), ("dockerfile",), ("exec", "cache"), ("cache",), ()])
 def test_only_the_wanted_builds_run(mtls: Daemon, wanted: tuple[str, ...]) -> None:
     """Builds that are not asked for do not run."""
     [report] = proof_of(verify.Daemon(mtls.unix), builds=wanted)

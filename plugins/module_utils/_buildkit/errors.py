@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from enum import Enum
 
+# Of what somebody else says, so many characters of its beginning and of its end are shown.
+_SHOWN_BEGINNING, _SHOWN_END = 3000, 1000
+
+
+def printable(text: str) -> str:
+    """A text that may hold what a daemon or a program said, safe to show: no control characters, and not endless."""
+    if len(text) > _SHOWN_BEGINNING + _SHOWN_END:
+        text = f"{text[:_SHOWN_BEGINNING]} ... {text[-_SHOWN_END:]}"
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
+
 
 class Kind(Enum):
     """The cause of a failure. The value is the name that users see and match on; the remedy is one sentence."""
@@ -97,11 +107,39 @@ class Kind(Enum):
     )
     PLATFORM_MISSING = (
         "platform_missing",
-        "Use a daemon on a platform that smoke builds know.",
+        "Use a daemon of this platform, or let its worker offer it: by an emulator in binfmt_misc, or by platforms in "
+        "buildkitd.toml.",
     )
     BUILD_FAILED = (
         "build_failed",
         "Look at the log of the daemon: it answers, but cannot run a build step.",
+    )
+    NOT_CACHED = (
+        "not_cached",
+        "Look at the limits of the garbage collection and at what else prunes this daemon, since results do not stay "
+        "in its cache.",
+    )
+    VERSION_TOO_OLD = (
+        "version_too_old",
+        "Upgrade the daemon, or ask for less.",
+    )
+    VERSION_UNKNOWN = (
+        "version_unknown",
+        "Install a build of BuildKit that knows its version, or do not ask for one.",
+    )
+    GC_POLICY_DIFFERS = (
+        "gc_policy_differs",
+        "Correct the worker's section of buildkitd.toml and restart the daemon, which reads it only at its start and "
+        "ignores keys that its version does not know.",
+    )
+    CERTIFICATE_EXPIRES_SOON = (
+        "certificate_expires_soon",
+        "Issue a new certificate for the daemon and restart it, since it reads certificates only at its start.",
+    )
+    ENTITLEMENT_GRANTED = (
+        "entitlement_granted",
+        "Take the entitlement off insecure-entitlements in buildkitd.toml and restart the daemon, since any of its "
+        "clients can use it.",
     )
     OPEN_TO_ANYONE = (
         "open_to_anyone",
@@ -127,9 +165,9 @@ class Failure(BuildKitError):
     """
 
     def __init__(self, kind: Kind, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message)
         self.kind = kind
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
         self.remedy = remedy or kind.remedy
 
     def as_dict(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ Facts: solver/pb/ops.proto; the rules for a graph are those of loadLLB in solver
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,29 @@ def make_file(file: File) -> Operation:
     return Operation(_serialise(messages.new("pb.Op", file=messages.new("pb.FileOp", actions=[action]))))
 
 
-def run(root: Operation, arguments: Sequence[str], *, name: str) -> Operation:
-    """Run a program of a file system, without network, even if the cache has its result already.
+@dataclass(frozen=True)
+class Conditions:
+    """How a step runs.
+
+    :param platform: fields of the C(pb.Platform) to run it as; none for the daemon's own
+    :param network: of C(pb.NetMode)
+    :param security: of C(pb.SecurityMode)
+    :param ignore_cache: run it even if the cache has its result already
+    """
+
+    platform: Mapping[str, str] = field(default_factory=dict)
+    network: int = messages.NETWORK_NONE
+    security: int = messages.SECURITY_SANDBOX
+    ignore_cache: bool = True
+
+
+DEFAULT_CONDITIONS = Conditions()
+
+
+def run(
+    root: Operation, arguments: Sequence[str], *, name: str, conditions: Conditions = DEFAULT_CONDITIONS
+) -> Operation:
+    """Run a program of a file system.
 
     The result is that file system as it was. What a step writes would be kept in the cache, once for each run.
 
@@ -79,10 +100,14 @@ def run(root: Operation, arguments: Sequence[str], *, name: str) -> Operation:
             messages.new("pb.Mount", input=0, dest="/", output=_NO_OUTPUT, readonly=True),
             messages.new("pb.Mount", input=0, dest=_RESULT, output=0, readonly=True),
         ],
-        network=messages.NETWORK_NONE,
+        network=conditions.network,
+        security=conditions.security,
     )
     operation = messages.new("pb.Op", inputs=[_input(root)], exec=execution)
-    return Operation(_serialise(operation), (root,), {"ignore_cache": True, "description": {"llb.customname": name}})
+    if conditions.platform:
+        operation.platform.MergeFrom(messages.new("pb.Platform", **conditions.platform))
+    metadata = {"ignore_cache": conditions.ignore_cache, "description": {"llb.customname": name}}
+    return Operation(_serialise(operation), (root,), metadata)
 
 
 def definition(result: Operation) -> Any:

@@ -1,11 +1,10 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two builds that prove a builder: they need no image, no registry, no session and no network, and leave no
-history.
+"""Builds that prove a builder: they need no image, no registry, no session and no network, and leave no history.
 
 Their content is constant, so that the cache holds one set of it; they run anyway each time, because the step
-that runs ignores the cache.
+that runs ignores the cache, but for the build that proves the cache.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from typing import Any
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import llb, messages, probe
@@ -24,7 +24,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     RpcError,
 )
 
-BUILDS = ("exec", "dockerfile")
+BUILDS = ("exec", "dockerfile", "cache")
 
 # No build of anybody else has a program of this name, so what is in the cache of it is ours.
 _NAME = "buildfarm-buildkit-probe"
@@ -38,46 +38,113 @@ FROM files AS {_STAGE}
 RUN ["{_PROGRAM}"]
 """
 
+# What the step of our own graphs is called in the log of the build.
+STEP = "[buildfarm.buildkit] run the probe"
+
 # The end of a log, which says why a build failed.
 _TAIL_BYTES = 4096
 _TAIL_LINES = 10
 
+# What a daemon may send of a build's progress, in bytes, and how many steps it may name: a smoke build prints one line.
+# buildkitd itself stops at 2 MiB of log for each step.
+_MOST_BYTES = 8 * 2**20
+_MOST_STEPS = 1000
+
 # What the last part of a log may take to arrive once the build is over, in seconds.
 _LOG_DELAY = 1.0
-
 
 # How long to try to drop what a build left in the cache, and how often, in seconds.
 _TIDY_LIMIT = 2.0
 _TIDY_PAUSE = 0.02
 
 
-class _Log:
-    """The end of what a build printed."""
+class Log:
+    """The end of what a build printed, and what became of its steps."""
 
     def __init__(self) -> None:
         self._tail = b""
+        self._received = 0
+        self._cached: dict[str, bool] = {}
 
     def add(self, response: Any) -> None:
+        """Take note of a C(moby.buildkit.v1.StatusResponse).
+
+        :raises BuildError: there is more of it than any smoke build has to say
+        """
+        self._received += response.ByteSize()
         for entry in response.logs:
-            self._tail = (self._tail + entry.msg)[-_TAIL_BYTES:]
+            self._tail = (self._tail + entry.msg[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        for step in response.vertexes:
+            self._cached[step.name] = self._cached.get(step.name, False) or step.cached
+        if self._received > _MOST_BYTES or len(self._cached) > _MOST_STEPS:
+            raise BuildError(
+                Kind.BUILD_FAILED,
+                "The daemon sends far more progress than the build can have, and was not listened to any longer",
+            )
 
     @property
     def lines(self) -> list[str]:
+        """The last lines."""
         return self._tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
 
+    def has_step(self, name: str) -> bool:
+        """Whether the daemon took a step of this name in hand."""
+        return name in self._cached
 
-async def run(build: str, control: Control, platform: Platform, *, timeout: float) -> None:
-    """Run a smoke build and make sure that its step really ran.
+    def is_cached(self, name: str) -> bool:
+        """Whether a step of this name came from the cache."""
+        return self._cached.get(name, False)
+
+
+async def run(build: str, control: Control, platform: Platform, *, native: bool = True, timeout: float) -> None:
+    """Run a smoke build and make sure that it did what it should.
 
     :param build: one of :data:`BUILDS`
-    :param platform: the native platform of the worker
+    :param platform: what to build for
+    :param native: whether that is the daemon's own platform; another one is for :func:`run` of C(exec) alone
     :param timeout: seconds for all of it; the build is cancelled then
     :raises Failure: it failed, with the end of its log
     """
+    if build == "cache":
+        await _prove_cache(control, platform, timeout=timeout)
+    elif native:
+        await run_request(_REQUESTS[build](probe_file(platform)), control, name=build, timeout=timeout)
+    else:
+        await _prove_platform(control, platform, timeout=timeout)
+
+
+async def _prove_platform(control: Control, platform: Platform, *, timeout: float) -> None:
+    fields = {"OS": platform.os, "Architecture": platform.architecture, "Variant": platform.variant}
+    request = exec_request(probe_file(platform), llb.Conditions(platform=fields))
+    try:
+        await run_request(request, control, name=f"exec {platform}", timeout=timeout)
+    except BuildError as error:
+        if error.kind is Kind.BUILD_FAILED:
+            error.remedy = (
+                f"Look at the emulator for {platform}: binfmt_misc on the daemon's host, registered with the flag F, "
+                "or a buildkit-qemu program beside buildkitd."
+            )
+        raise
+
+
+async def _prove_cache(control: Control, platform: Platform, *, timeout: float) -> None:
+    request = exec_request(probe_file(platform), llb.Conditions(ignore_cache=False))
+    deadline = time.monotonic() + timeout
+    await follow(request, control, Log(), name="cache", timeout=timeout)
+    log = Log()
+    await follow(request, control, log, name="cache", timeout=max(0.001, deadline - time.monotonic()))
+    if not log.is_cached(STEP):
+        raise BuildError(Kind.NOT_CACHED, "The same build ran twice, and the second run did not come from the cache")
+
+
+def probe_file(platform: Platform) -> llb.File:
+    """The file that a build makes and runs.
+
+    :raises BuildError: there is no program for this platform
+    """
     if platform.os != "linux":
         raise BuildError(Kind.PLATFORM_MISSING, f"There is no probe program for {platform}, only for linux")
-    program = llb.File(_PROGRAM, probe.program(platform.architecture), mode=0o755)
-    await run_request(_REQUESTS[build](program), control, name=build, timeout=timeout)
+    return llb.File(_PROGRAM, probe.program(platform.architecture), mode=0o755)
 
 
 async def tidy(control: Control) -> None:
@@ -102,18 +169,8 @@ async def run_request(request: Any, control: Control, *, name: str, timeout: flo
 
     :param request: a C(moby.buildkit.v1.SolveRequest); gets a new C(Ref)
     """
-    request.Ref = secrets.token_hex(16)
-    log = _Log()
-    follower = asyncio.ensure_future(control.status(request.Ref, log.add, timeout=timeout))
-    try:
-        await control.solve(request, timeout=timeout)
-        await _finish(follower)
-    except Failure as error:
-        # A build that was refused before it began has no status, for which the daemon would wait longer.
-        await _finish(follower)
-        raise _explain(name, error, log, timeout) from error
-    finally:
-        await _cancel(follower)
+    log = Log()
+    await follow(request, control, log, name=name, timeout=timeout)
     if probe.LOG_LINE not in log.lines:
         raise BuildError(
             Kind.BUILD_FAILED,
@@ -121,18 +178,49 @@ async def run_request(request: Any, control: Control, *, name: str, timeout: flo
         )
 
 
+async def follow(request: Any, control: Control, log: Log, *, name: str, timeout: float) -> None:
+    """Run a build to its end.
+
+    :param request: a C(moby.buildkit.v1.SolveRequest); gets a new C(Ref)
+    :param log: gets what the daemon tells of it, on failure too
+    :raises Failure: it failed, with the end of its log
+    """
+    request.Ref = secrets.token_hex(16)
+    follower = asyncio.ensure_future(control.status(request.Ref, log.add, timeout=timeout))
+    build = asyncio.ensure_future(control.solve(request, timeout=timeout))
+    try:
+        await asyncio.wait((build, follower), return_when=asyncio.FIRST_COMPLETED)
+        _raise_flood(follower)
+        await build
+        await _finish(follower)
+        _raise_flood(follower)
+    except Failure as error:
+        # A build that was refused before it began has no status, for which the daemon would wait longer.
+        await _finish(follower)
+        raise _explain(name, error, log, timeout) from error
+    finally:
+        await _cancel(follower)
+        await _cancel(build)
+
+
+def _raise_flood(follower: asyncio.Future[None]) -> None:
+    """Raise what the log raised; that the status itself ended badly is nothing against the build."""
+    if follower.done() and isinstance(follower.exception(), BuildError):
+        follower.result()
+
+
 async def _finish(follower: asyncio.Future[None]) -> None:
     with contextlib.suppress(Failure, asyncio.TimeoutError):
         await asyncio.wait_for(asyncio.shield(follower), _LOG_DELAY)
 
 
-async def _cancel(follower: asyncio.Future[None]) -> None:
-    follower.cancel()
+async def _cancel(call: asyncio.Future[None]) -> None:
+    call.cancel()
     with contextlib.suppress(Failure, asyncio.CancelledError):
-        await follower
+        await call
 
 
-def _explain(name: str, error: Failure, log: _Log, timeout: float) -> Failure:
+def _explain(name: str, error: Failure, log: Log, timeout: float) -> Failure:
     if error.kind is Kind.TIMEOUT:
         return BuildError(Kind.TIMEOUT, f"The {name} build did not end within {timeout:g} s and was cancelled")
     if isinstance(error, RpcError) and error.kind is Kind.RPC_FAILED:
@@ -149,8 +237,12 @@ def _request(**fields: Any) -> Any:
     return request
 
 
-def _exec_request(program: llb.File) -> Any:
-    step = llb.run(llb.make_file(program), [program.path], name="[buildfarm.buildkit] run the probe")
+def exec_request(program: llb.File, conditions: llb.Conditions = llb.DEFAULT_CONDITIONS) -> Any:
+    """A build of one step that runs the program.
+
+    :returns: a C(moby.buildkit.v1.SolveRequest)
+    """
+    step = llb.run(llb.make_file(program), [program.path], name=STEP, conditions=conditions)
     return _request(Definition=llb.definition(step))
 
 
@@ -165,4 +257,4 @@ def _dockerfile_request(program: llb.File) -> Any:
     )
 
 
-_REQUESTS = {"exec": _exec_request, "dockerfile": _dockerfile_request}
+_REQUESTS = {"exec": exec_request, "dockerfile": _dockerfile_request}

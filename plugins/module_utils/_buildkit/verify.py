@@ -11,19 +11,26 @@ import importlib
 import ssl
 import time
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
     endpoint,
+    entitlements,
+    gc_policy,
     options,
+    platforms,
+    report,
     smoke,
     tls,
+    versions,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import (
     Control,
+    GCPolicy,
+    Platform,
     Version,
     Worker,
 )
@@ -37,23 +44,13 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.options import Daemon
 
-if TYPE_CHECKING:
-    from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.certificate import Certificate
-    from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.refusal import Refusal
-
 _T = TypeVar("_T")
 
 BUILDS = smoke.BUILDS
-REFUSALS = ("no_certificate", "foreign_ca", "plaintext")
-
-# The order in which timings are shown.
-_STAGES = ("connect", "tls", "info", "workers", *BUILDS, *REFUSALS, "total")
-
-_STRANGERS = {
-    "no_certificate": "without a client certificate",
-    "foreign_ca": "with a certificate of another CA",
-    "plaintext": "without TLS",
-}
+REFUSALS = report.REFUSALS
+Report = report.Report
+DEFAULT_BUILDS = ("exec", "dockerfile")
+ENTITLEMENTS = entitlements.ENTITLEMENTS
 
 
 @dataclass(frozen=True)
@@ -64,66 +61,41 @@ class Proof:
     :param build_timeout: seconds for each build
     :param builds: of :data:`BUILDS`
     :param refusals: of :data:`REFUSALS`; they concern tcp:// alone
+    :param platforms: what C(exec) must build for; none for the daemon's own platform
+    :param entitlements_refused: of :data:`ENTITLEMENTS`
+    :param min_version: the oldest version that will do; empty for any
+    :param gc_policy: the rules that must be in effect; None for any
+    :param certificate_days: days that the daemon's certificate must have left
+    :param concurrency: how many daemons are proved at the same time
     """
 
     connect_timeout: float = 10.0
     build_timeout: float = 60.0
-    builds: tuple[str, ...] = BUILDS
+    builds: tuple[str, ...] = DEFAULT_BUILDS
     refusals: tuple[str, ...] = REFUSALS
+    platforms: tuple[Platform, ...] = ()
+    entitlements_refused: tuple[str, ...] = ()
+    min_version: str = ""
+    gc_policy: tuple[GCPolicy, ...] | None = None
+    certificate_days: int = 0
+    concurrency: int = 50
 
     def check(self) -> None:
-        """Make sure that the limits are limits.
+        """Make sure that it can be meant.
 
-        :raises InputError: one is not
+        :raises InputError: it cannot
         """
         for name, value in (("connect_timeout", self.connect_timeout), ("build_timeout", self.build_timeout)):
             if not 0 < value < float("inf"):
                 raise InputError(f"{name} is {value:g}: give a number of seconds above 0")
-
-
-@dataclass
-class Report:
-    """What was proved of one daemon. It fills up while the proof goes on."""
-
-    address: str
-    version: Version | None = None
-    workers: list[Worker] = field(default_factory=list)
-    certificate: Certificate | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-    refusals: dict[str, Refusal] = field(default_factory=dict)
-    failure: Failure | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether all is proved."""
-        return self.failure is None
-
-    @property
-    def summary(self) -> str:
-        """What was proved, or why not and what to try, in one line."""
-        if self.failure is not None:
-            return f"{self.address}: {self.failure.kind.value}: {self.failure.message}. {self.failure.remedy}"
-        facts = [f"BuildKit {self.version.version}"] if self.version else []
-        facts += [f"{build} build in {self.timings[build] * 1000:.0f} ms" for build in BUILDS if build in self.timings]
-        facts += [f"stranger {_STRANGERS[name]} refused ({self.refusals[name].how})" for name in self._met]
-        return f"{self.address}: {', '.join(facts)}"
-
-    @property
-    def _met(self) -> list[str]:
-        return [name for name in REFUSALS if name in self.refusals]
-
-    def as_dict(self, now: datetime | None = None) -> dict[str, Any]:
-        """The form that modules return."""
-        return {
-            "address": self.address,
-            "ok": self.ok,
-            "version": self.version.version if self.version else None,
-            "workers": [worker.as_dict() for worker in self.workers],
-            "certificate": self.certificate.as_dict(now or datetime.now(timezone.utc)) if self.certificate else None,
-            "timings_ms": {stage: round(self.timings[stage] * 1000, 1) for stage in _STAGES if stage in self.timings},
-            "refusals": {name: self.refusals[name].as_dict() for name in self._met},
-            "failure": self.failure.as_dict() if self.failure else None,
-        }
+        if self.concurrency < 1:
+            raise InputError(f"concurrency is {self.concurrency}: give at least 1")
+        if self.certificate_days < 0:
+            raise InputError(f"certificate_days is {self.certificate_days}: give a number of days, 0 for no limit")
+        if self.platforms and "exec" not in self.builds:
+            raise InputError("platforms are proved with the build exec: add it to builds, or leave platforms out")
+        if self.min_version:
+            versions.check(self.min_version, "min_version")
 
 
 def verify(daemons: Sequence[Daemon], proof: Proof) -> list[Report]:
@@ -135,12 +107,17 @@ def verify(daemons: Sequence[Daemon], proof: Proof) -> list[Report]:
     proof.check()
     if not daemons:
         raise InputError("There is no daemon to verify: give at least one address")
-    subjects = [_Subject(daemon, proof) for daemon in daemons]
-    return asyncio.run(_gather([subject.prove() for subject in subjects]))
+    return asyncio.run(_prove_all([_Subject(daemon, proof) for daemon in daemons], proof.concurrency))
 
 
-async def _gather(proofs: Sequence[Coroutine[Any, Any, Report]]) -> list[Report]:
-    return list(await asyncio.gather(*proofs))
+async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Report]:
+    places = asyncio.Semaphore(concurrency)
+
+    async def prove(subject: _Subject) -> Report:
+        async with places:
+            return await subject.prove()
+
+    return list(await asyncio.gather(*map(prove, subjects)))
 
 
 class _Subject:
@@ -154,6 +131,8 @@ class _Subject:
         self._proof = proof
         self._daemon = daemon
         self._report = Report(daemon.address)
+        # What was found to be wrong while the rest of the proof goes on.
+        self._found: list[Failure] = []
         self._context: ssl.SSLContext | None = None
         # Set once the builds are on their way: everything else is done in the time that they take.
         self._building = asyncio.Event()
@@ -205,6 +184,7 @@ class _Subject:
             self._report.timings.update(connection.timings)
             control = Control(connection.channel, timeout=limit)
             self._report.version = await self._timed("info", control.info())
+            self._judge_version(self._report.version)
             # The good client got through, so from here on a closed connection is a refusal.
             results = await asyncio.gather(
                 self._build(control),
@@ -214,7 +194,35 @@ class _Subject:
             )
         finally:
             await connection.close()
-        _raise_worst([result for result in results if result is not None])
+        report.raise_worst([*(result for result in results if result is not None), *self._found])
+
+    def _judge_version(self, found: Version) -> None:
+        wished = self._proof.min_version
+        if not wished:
+            return
+        has, least = versions.parse(found.version), versions.parse(wished)
+        if has is None or least is None:
+            self._found.append(
+                Failure(
+                    Kind.VERSION_UNKNOWN, f"The daemon says that its version is {found.version!r}, which names none"
+                )
+            )
+        elif has < least:
+            self._found.append(
+                Failure(Kind.VERSION_TOO_OLD, f"The daemon is BuildKit {found.version}, older than {wished}")
+            )
+
+    def _judge_gc_policy(self, worker: Worker) -> None:
+        if self._proof.gc_policy is None:
+            return
+        differences = gc_policy.differences(self._proof.gc_policy, worker.gc_policy)
+        if differences:
+            self._found.append(
+                Failure(
+                    Kind.GC_POLICY_DIFFERS,
+                    f"The garbage collection in effect is not the one that is wished: {'; '.join(differences)}",
+                )
+            )
 
     async def _timed(self, stage: str, work: Awaitable[_T]) -> _T:
         began = time.monotonic()
@@ -228,20 +236,50 @@ class _Subject:
             self._report.workers = workers = await self._timed("workers", control.workers())
             if not workers or not workers[0].platforms:
                 raise BuildError(Kind.NO_WORKER, "The daemon has no worker, and so cannot build anything")
-            native = workers[0].platforms[0]
-            builds = [
-                asyncio.ensure_future(
-                    self._timed(build, smoke.run(build, control, native, timeout=self._proof.build_timeout))
-                )
-                for build in self._proof.builds
-            ]
+            self._judge_gc_policy(workers[0])
+            jobs = [asyncio.ensure_future(job) for job in self._jobs(control, workers[0].platforms)]
         finally:
             self._building.set()
         try:
-            await _all(builds)
+            await _all(jobs)
+            self._judge_entitlements()
         finally:
             if "dockerfile" in self._proof.builds:
                 await smoke.tidy(control)
+
+    def _jobs(self, control: Control, offered: Sequence[Platform]) -> list[Coroutine[Any, Any, None]]:
+        """All builds that are wished for, of a worker that can do them."""
+        native, limit = platforms.normal(offered[0]), self._proof.build_timeout
+        missing = [wish for wish in self._proof.platforms if wish not in map(platforms.normal, offered)]
+        if missing:
+            raise BuildError(
+                Kind.PLATFORM_MISSING,
+                f"The daemon's worker does not offer {' and '.join(map(str, missing))}, but "
+                f"{', '.join(map(str, offered))}",
+            )
+        jobs = []
+        for build in self._proof.builds:
+            # A dictionary: a platform that was asked for twice is proved once.
+            wishes = dict.fromkeys(self._proof.platforms) if build == "exec" else {}
+            for wish in wishes or (native,):
+                stage = build if wish == native else f"{build} {wish}"
+                work = smoke.run(build, control, wish, native=wish == native, timeout=limit)
+                jobs.append(self._timed(stage, work))
+        for name in self._proof.entitlements_refused:
+            jobs.append(self._timed(name, self._ask(name, control, native)))
+        return jobs
+
+    async def _ask(self, name: str, control: Control, native: Platform) -> None:
+        self._report.entitlements[name] = await entitlements.ask(
+            name, control, native, timeout=self._proof.build_timeout
+        )
+
+    def _judge_entitlements(self) -> None:
+        granted = [name for name, answer in self._report.entitlements.items() if not answer.refused]
+        if granted:
+            raise BuildError(
+                Kind.ENTITLEMENT_GRANTED, f"The daemon grants {' and '.join(granted)} to any build that asks for it"
+            )
 
     async def _meet_strangers(self) -> None:
         if not self._endpoint.is_tcp or not self._proof.refusals:
@@ -251,14 +289,14 @@ class _Subject:
         names = self._proof.refusals if self._context else ("plaintext",)
         await _all(self._meet_stranger(name) for name in names)
         met = {name: self._report.refusals[name] for name in REFUSALS if name in self._report.refusals}
-        let_in = [_STRANGERS[name] for name, one in met.items() if one.refused is False]
+        let_in = [report.STRANGERS[name] for name, one in met.items() if one.refused is False]
         if let_in:
             raise TlsError(Kind.OPEN_TO_ANYONE, f"The daemon let in a stranger {' and a stranger '.join(let_in)}")
         for name, one in met.items():
             if one.failure is not None:
                 raise ConnectError(
                     one.failure.kind,
-                    f"A stranger {_STRANGERS[name]} was neither let in nor refused: {one.how}",
+                    f"A stranger {report.STRANGERS[name]} was neither let in nor refused: {one.how}",
                 )
 
     async def _meet_stranger(self, name: str) -> None:
@@ -274,6 +312,20 @@ class _Subject:
     async def _describe(self, der: bytes | None) -> None:
         await self._building.wait()
         self._read_certificate(der)
+        limit, served = self._proof.certificate_days, self._report.certificate
+        if der is None or not limit:
+            return
+        if served is None:
+            raise TlsError(
+                Kind.SERVER_CERTIFICATE_REFUSED,
+                "The certificate of the daemon cannot be read here, so nobody knows how long it is valid",
+            )
+        left = served.days_left(datetime.now(timezone.utc))
+        if left < limit:
+            raise TlsError(
+                Kind.CERTIFICATE_EXPIRES_SOON,
+                f"The certificate of the daemon has {left} days left, fewer than {limit}; it is {served.validity}",
+            )
 
     def _read_certificate(self, der: bytes | None) -> None:
         if der is not None:
@@ -322,16 +374,4 @@ def _import(name: str) -> Any:
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:
     """Do all of it, to the end, and then raise the first failure."""
-    _raise_worst([one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None])
-
-
-def _raise_worst(errors: Sequence[BaseException]) -> None:
-    """Raise the failure to report: a bug of ours before anything else, then an open daemon, then the first."""
-    for error in sorted(errors, key=_severity):
-        raise error
-
-
-def _severity(error: BaseException) -> int:
-    if not isinstance(error, Failure):
-        return 0
-    return 1 if error.kind is Kind.OPEN_TO_ANYONE else 2
+    report.raise_worst([one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None])

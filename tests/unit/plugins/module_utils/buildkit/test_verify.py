@@ -1,6 +1,6 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is refused before a daemon is contacted, and how reports read."""
+"""What is refused before a daemon is contacted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import refusal, verify
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import (
-    Platform,
-    Version,
-    Worker,
-)
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import (
-    BuildError,
-    ConnectError,
-    InputError,
-    Kind,
-    TlsError,
-)
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import Platform
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
 TCP = "tcp://192.0.2.10:1234"
 
@@ -76,58 +66,16 @@ def test_one_bad_wish_stops_all_before_any_is_contacted(tmp_path: Path) -> None:
         verify.verify([verify.Daemon(f"unix://{socket}"), verify.Daemon("tcp://")], verify.Proof())
 
 
-def proved() -> verify.Report:
-    """A report of a daemon that is proved."""
-    return verify.Report(
-        TCP,
-        version=Version("github.com/moby/buildkit", "v0.25.2", "abc", ""),
-        workers=[Worker("id", (Platform("linux", "arm", "v7"),), {}, ())],
-        timings={"total": 0.0951, "exec": 0.0682, "connect": 0.00114},
-        refusals={
-            "plaintext": refusal.Refusal(True, "connection closed"),
-            "no_certificate": refusal.Refusal(True, "alert certificate_required"),
-        },
-    )
-
-
-def test_report_is_returned_in_constant_order() -> None:
-    """Stages, strangers and numbers are where the documentation says, whatever ended first."""
-    report = proved().as_dict()
-    assert report["ok"] is True
-    assert report["failure"] is None
-    assert report["version"] == "v0.25.2"
-    assert report["workers"][0]["platforms"] == ["linux/arm/v7"]
-    assert list(report["timings_ms"].items()) == [("connect", 1.1), ("exec", 68.2), ("total", 95.1)]
-    assert list(report["refusals"]) == ["no_certificate", "plaintext"]
-
-
-def test_summary_says_what_was_proved() -> None:
-    """One line names version, builds and strangers."""
-    assert proved().summary == (
-        "tcp://192.0.2.10:1234: BuildKit v0.25.2, exec build in 68 ms, "
-        "stranger without a client certificate refused (alert certificate_required), "
-        "stranger without TLS refused (connection closed)"
-    )
-
-
-def test_summary_of_a_failure_says_what_to_do() -> None:
-    """One line names the kind, what happened and what to try."""
-    report = verify.Report(TCP, failure=ConnectError(Kind.TIMEOUT, "It was late", remedy="Wait."))
-    assert report.summary == "tcp://192.0.2.10:1234: timeout: It was late. Wait."
-    assert report.as_dict()["ok"] is False
-
-
-def test_what_is_not_proved_does_not_count_as_refused() -> None:
-    """A stranger who saw nothing at all was not refused."""
-    assert refusal.Refusal(None, "no answer").as_dict() == {"refused": False, "how": "no answer"}
-
-
-def test_worst_failure_is_reported() -> None:
-    """A bug of ours is not hidden by a failure, and an open daemon by no other."""
-    build, opened = BuildError(Kind.BUILD_FAILED, "b"), TlsError(Kind.OPEN_TO_ANYONE, "o")
-    with pytest.raises(TlsError):
-        verify._raise_worst([build, opened])
-    with pytest.raises(ZeroDivisionError):
-        verify._raise_worst([build, opened, ZeroDivisionError()])
-    with pytest.raises(BuildError):
-        verify._raise_worst([build, ConnectError(Kind.TIMEOUT, "t")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"certificate_days": -1}, "certificate_days is -1"),
+        ({"min_version": "newest"}, "min_version is 'newest'"),
+        ({"min_version": "0.0.0+unknown"}, "min_version is '0.0.0+unknown'"),
+        ({"platforms": (Platform("linux", "arm64"),), "builds": ("dockerfile",)}, "add it to builds"),
+    ],
+)
+def test_wishes_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
+    """Each is refused by the name of its option, with what to give."""
+    assert message in refused(verify.Daemon(TCP), **settings)

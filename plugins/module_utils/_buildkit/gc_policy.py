@@ -1,0 +1,86 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The garbage collection that is wished, and how it differs from the one in effect.
+
+buildkitd ignores keys that its version does not know, without a word. So what counts is what ListWorkers says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import units
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import GCPolicy
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
+
+_SIZES = ("reserved_space", "max_used_space", "min_free_space")
+
+# buildkitd reads the sizes of its configuration with RAMInBytes of docker/go-units: powers of 1024, whatever the unit.
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def read_policy(rules: Sequence[Mapping[str, Any]]) -> tuple[GCPolicy, ...]:
+    """Read the rules that a user wishes. What a rule leaves out is not set.
+
+    :raises InputError: a size or an age that cannot be read
+    """
+    return tuple(_read_rule(rule, f"gc_policy[{position}]") for position, rule in enumerate(rules))
+
+
+def _read_rule(rule: Mapping[str, Any], option: str) -> GCPolicy:
+    return GCPolicy(
+        all=bool(rule.get("all")),
+        filters=list(rule.get("filters") or []),
+        keep_duration=units.parse_seconds(str(rule.get("keep_duration") or "0"), f"{option}.keep_duration"),
+        **{name: _read_size(str(rule.get(name) or "0"), f"{option}.{name}") for name in _SIZES},
+    )
+
+
+def _read_size(text: str, option: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:(?<=[kmgtp])i)?b?", text.strip().lower())
+    if match is None:
+        raise InputError(
+            f"{option} is {text!r}, which is no size: write a number of bytes or one with a unit, such as 500MB or "
+            "10GB, as buildkitd reads it (powers of 1024). A percentage is of a disk that only the daemon knows"
+        )
+    return int(Decimal(match.group(1)) * 1024 ** _POWERS[match.group(2)])
+
+
+def differences(wished: Sequence[GCPolicy], effective: Sequence[GCPolicy]) -> list[str]:
+    """Say each difference; none if both are the same. The order of rules counts, that of filters does not."""
+    found = []
+    for number in range(1, max(len(wished), len(effective)) + 1):
+        if number > len(effective):
+            found.append(f"rule {number} is missing ({_describe(wished[number - 1])})")
+        elif number > len(wished):
+            found.append(f"rule {number} is not wished ({_describe(effective[number - 1])})")
+        else:
+            found += _differences_of_rules(number, _fields(wished[number - 1]), _fields(effective[number - 1]))
+    return found
+
+
+def _differences_of_rules(number: int, wished: Mapping[str, Any], effective: Mapping[str, Any]) -> list[str]:
+    return [
+        f"rule {number} has {name} {_show(effective[name])} instead of {_show(value)}"
+        for name, value in wished.items()
+        if value != effective[name]
+    ]
+
+
+def _fields(rule: GCPolicy) -> dict[str, Any]:
+    return {**asdict(rule), "filters": sorted(rule.filters)}
+
+
+def _describe(rule: GCPolicy) -> str:
+    return ", ".join(f"{name} {_show(value)}" for name, value in _fields(rule).items() if value) or "nothing set"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
