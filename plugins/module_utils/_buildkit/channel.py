@@ -14,9 +14,9 @@ import asyncio
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import stream, tls
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import limits, stream, tls
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.endpoint import Endpoint
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import (
     ConnectError,
@@ -42,8 +42,7 @@ else:
     except ImportError:  # reported by _deps before any channel is made
         Channel = H2Protocol = object
 
-_FRAME_HEADER = 9  # RFC 9113, section 4.1: length 3, type 1, flags 1, stream 4
-_SETTINGS = 4
+_SETTINGS = 4  # RFC 9113, section 6.5
 _TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1: the type of the record, then the first half of its version
 
 
@@ -86,31 +85,47 @@ class _Http2(H2Protocol):
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
         self._beginning = b""
+        self._frames = limits.FrameMeter()
+        self._transport: asyncio.Transport | None = None
 
     @property
     def lost(self) -> bool:
         """Whether no more calls can be made, which may be known before the stream is closed."""
         return self._state.connection_lost
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._transport = cast(asyncio.Transport, transport)
+
     def data_received(self, data: bytes) -> None:
+        if self.error is not None:
+            return
         if not self.settled.done():
-            self._beginning += data[:_FRAME_HEADER]
+            self._beginning += data[: limits.FRAME_HEADER]
             if len(self._beginning) >= 4 and self._beginning[3] != _SETTINGS:
                 # RFC 9113, section 3.4: a server begins with SETTINGS.
                 self._give_up(GreetingError(self._beginning))
                 return
         try:
-            events = self.connection.feed(data)
-            self.connection.flush()
-            for event in events:
-                if isinstance(event, RemoteSettingsChanged) and not self.settled.done():
-                    self.settled.set_result(None)
-                # Frames and responses that are unknown here may be skipped (RFC 9113, section 5.5).
-                if type(event) in getattr(self.processor, "processors", ()):
-                    self.processor.process(event)
-            self.connection.flush()
+            self._read(data)
+        except limits.LimitError as error:
+            self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is beyond all limits: {error}"))
         except Exception as error:  # whatever a hostile peer makes the HTTP/2 library raise
             self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is no proper HTTP/2 ({type(error).__name__})"))
+
+    def _read(self, data: bytes) -> None:
+        self._frames.feed(data)
+        events = self.connection.feed(data)
+        self.connection.flush()
+        for event in events:
+            if isinstance(event, RemoteSettingsChanged) and not self.settled.done():
+                self.settled.set_result(None)
+            # Frames and responses that are unknown here may be skipped (RFC 9113, section 5.5).
+            if type(event) in getattr(self.processor, "processors", ()):
+                self.processor.process(event)
+        self.connection.flush()
+        if self._transport is not None and self._transport.get_write_buffer_size() > limits.UNSENT:
+            raise limits.LimitError("it asks much and reads nothing")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(exc, Exception):
