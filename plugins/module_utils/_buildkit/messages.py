@@ -4,10 +4,10 @@
 """The protobuf messages that we exchange with buildkitd: the fields we use, and no others.
 
 Field numbers are facts of BuildKit's API (api/services/control/control.proto, api/types/worker.proto,
-solver/pb/ops.proto) and of gRPC's reflection service; all of them are the same from 0.13 on. Fields that are left out are skipped when read.
-An enumeration is an int32 here, which looks the same on the wire. The descriptors are made at run time, in a
-pool of their own, because AnsiballZ carries nothing but Python files, and because generated code would be
-bound to one version of protobuf.
+solver/pb/ops.proto) and of gRPC's reflection service; all of them are the same from 0.13 on. Fields that are left
+out are skipped when read. An enumeration is an int32 here, which looks the same on the wire. The descriptors are made
+at run time, in a pool of their own, because AnsiballZ carries nothing but Python files, and because generated code
+would be bound to one version of protobuf.
 """
 
 from __future__ import annotations
