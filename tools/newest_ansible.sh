@@ -28,7 +28,7 @@ docker exec -i --env "archive=/archive/$(basename "$BUILDKIT_NEW_ARCHIVE")" --en
 set -euo pipefail
 echo "Setting up the newest ansible-core ..."
 python3 -m venv /venv
-/venv/bin/pip install -q 'ansible-core>=2.21' -r /checkout/requirements.txt pytest pytest-xdist
+/venv/bin/pip install -q 'ansible-core>=2.21' -r /checkout/requirements.txt hypothesis pytest pytest-xdist
 export PATH=/venv/bin:$PATH ANSIBLE_COLLECTIONS_PATH=/collections ANSIBLE_LOCALHOST_WARNING=false
 ansible --version | head -n 1
 tree=/collections/ansible_collections/buildfarm/buildkit

@@ -1,0 +1,153 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kills an action with SIGKILL at each of its file operations, and looks at every one of them.
+
+The interpreter itself reports what is opened for writing, renamed, made and removed (audit events), so no way of
+doing it is missed. Writing happens in halves: a run can also be killed with half of a file's bytes on the disk.
+
+Each run is a fork, not a new interpreter: tests do this a thousand times. For the same reason nothing waits for the
+disk; a killed process, other than a machine without power, loses nothing of what it wrote.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import threading
+import traceback
+import typing as t
+from pathlib import Path
+
+Action = t.Callable[[], object]
+Reached = t.Callable[[str], None]
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_EVENTS = {
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.remove",
+    "os.symlink",
+    "os.link",
+    "os.chmod",
+    "os.chown",
+    "os.truncate",
+    "os.utime",
+    "os.setxattr",
+}
+
+
+def operations(root: Path, action: Action) -> list[str]:
+    """Run an action to its end; returns its file operations at or below ``root``, in order."""
+    found: list[str] = []
+    return t.cast("list[str]", _in_child(root, action, found.append, lambda: found))
+
+
+def exposures(root: Path, action: Action) -> list[str]:
+    """Run an action with no umask to its end; returns what others could enter or read before any of its operations."""
+    found: list[str] = []
+
+    def look(operation: str) -> None:
+        for path in (root, *root.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                state = path.lstat()
+                if not stat.S_ISLNK(state.st_mode) and stat.S_IMODE(state.st_mode) & 0o077:
+                    found.append(f"{path.relative_to(root)} is {stat.S_IMODE(state.st_mode):o} before {operation}")
+
+    def unmasked() -> None:
+        os.umask(0)
+        action()
+        look("the end")
+
+    return t.cast("list[str]", _in_child(root, unmasked, look, lambda: found))
+
+
+def killed_at(root: Path, point: int, action: Action) -> bool:
+    """Run an action that SIGKILL ends right before its operation of this number, counted from 0.
+
+    Returns false when the action came to its end before that.
+    """
+    left = [point]
+
+    def count(_operation: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return _in_child(root, action, count, list) is None
+
+
+def _in_child(root: Path, action: Action, reached: Reached, report: t.Callable[[], object]) -> object:
+    """Run in a fork; returns the report, or None when SIGKILL ended it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            _watch(root, reached)
+            action()
+            os.write(writing, json.dumps(report()).encode())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        said = stream.read()
+    _pid, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return None
+    assert os.WEXITSTATUS(status) == 0, "the action failed by itself"
+    return json.loads(said)
+
+
+def _watch(root: Path, reached: Reached) -> None:
+    """Let every file operation of this process at or below ``root`` be known before it happens. Cannot be undone."""
+    sys.dont_write_bytecode = True
+    lock = threading.RLock()  # files are flushed by several threads
+
+    def tell(operation: str, path: object = "") -> None:
+        # A path that is relative is one of shutil.rmtree, below a directory that it holds open.
+        if not os.path.isabs(os.fspath(t.cast(str, path))) or str(path).startswith(str(root)):
+            with lock:
+                reached(f"{operation} {path}".strip())
+
+    def hook(event: str, arguments: tuple[t.Any, ...]) -> None:
+        if event in _EVENTS:
+            tell(event.partition(".")[2], arguments[0])
+        elif event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[2] & _WRITING:
+            tell("open", os.fsdecode(arguments[0]))
+
+    class Halves(io.FileIO):
+        """A file that is written in two steps."""
+
+        def write(self, data: t.Any) -> int:
+            whole = memoryview(data).cast("B")
+            for part in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
+                tell("write")
+                super().write(part)
+            return len(whole)
+
+    def in_halves(original: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+        def opened(file: t.Any, mode: str = "r", *args: t.Any, **kwargs: t.Any) -> t.Any:
+            if set(mode) & set("wax+") and "b" in mode:
+                return Halves(file, mode)
+            return original(file, mode, *args, **kwargs)
+
+        return opened
+
+    builtins.open = in_halves(builtins.open)  # type: ignore[assignment]
+    os.fdopen = in_halves(os.fdopen)
+    os.fsync = lambda descriptor: tell("fsync")
+    shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]
+    sys.addaudithook(hook)
