@@ -65,7 +65,7 @@ options:
       - V(exec) writes a tiny static program into an empty image and runs it; the line that it prints must come back.
         It also runs for each of O(platforms).
       - V(dockerfile) does the same with a Dockerfile, through the frontend C(dockerfile.v0).
-      - V(cache) runs the same build twice, and the second run must come from the cache. It was added in version 1.1.0.
+      - V(cache) runs the same build again, which must come from the cache then. It was added in version 1.1.0.
     type: list
     elements: str
     choices: [exec, dockerfile, cache]

@@ -275,7 +275,8 @@ class _Subject:
         )
 
     def _judge_entitlements(self) -> None:
-        granted = [name for name, answer in self._report.entitlements.items() if not answer.refused]
+        answers = self._report.entitlements
+        granted = [name for name in ENTITLEMENTS if name in answers and not answers[name].refused]
         if granted:
             raise BuildError(
                 Kind.ENTITLEMENT_GRANTED, f"The daemon grants {' and '.join(granted)} to any build that asks for it"
