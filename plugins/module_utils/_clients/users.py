@@ -1,0 +1,79 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Acting as a user: what is read, written and owned is as if that user had done it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import typing as t
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients.errors import ClientError
+
+
+def entry_of(user: str) -> pwd.struct_passwd:
+    """The user's entry in the password database; that of the user who runs this where ``user`` is empty.
+
+    :raises ClientError: where there is no such user.
+    """
+    if not user:
+        return pwd.getpwuid(os.geteuid())
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ClientError(
+            f"There is no user {user} on this host. Create that user first, or take the name off."
+        ) from None
+
+
+@contextlib.contextmanager
+def acting_as(entry: pwd.struct_passwd) -> t.Iterator[None]:
+    """Take the rights of a user and no others until the block ends.
+
+    The effective ids alone change, so that root comes back; run no program of that user meanwhile.
+
+    :raises ClientError: where that user is another one, and this is not run by root.
+    """
+    if entry.pw_uid == os.geteuid():
+        yield
+        return
+    if os.geteuid() != 0:
+        raise ClientError(
+            f"Acting as the user {entry.pw_name} needs root, and this runs as {pwd.getpwuid(os.geteuid()).pw_name}. "
+            "Use become: true."
+        )
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def why_not_writable(path: str) -> str:
+    """Why a file or directory could not be made or changed at ``path`` with the rights in force; empty where it could.
+
+    A read-only file system counts too.
+    """
+    place = path
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if place != path and not os.path.isdir(place):
+        return f"{place} is no directory"
+    if not os.access(place, os.W_OK | (os.X_OK if os.path.isdir(place) else 0), effective_ids=True):
+        return f"{place} cannot be written to"
+    return ""
+
+
+def why_not_readable(path: str) -> str:
+    """Why a file cannot be read with the rights in force; empty where it can."""
+    try:
+        with open(path, "rb"):
+            return ""
+    except OSError as error:
+        return f"{path}: {error.strerror}"
