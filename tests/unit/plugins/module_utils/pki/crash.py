@@ -1,6 +1,6 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kills an action with SIGKILL at each of its file operations, and looks at every one of them.
+"""Kills an action with SIGKILL at each of its file operations, or refuses them as a full disk does, and looks at each.
 
 The interpreter itself reports what is opened for writing, renamed, made and removed (audit events), so no way of
 doing it is missed. Writing happens in halves: a run can also be killed with half of a file's bytes on the disk.
@@ -28,6 +28,9 @@ from pathlib import Path
 Action = t.Callable[[], object]
 Reached = t.Callable[[str], None]
 
+NOBODY = 65534
+KILLED = object()
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _EVENTS = {
     "os.rename",
@@ -47,7 +50,7 @@ _EVENTS = {
 def operations(root: Path, action: Action) -> list[str]:
     """Run an action to its end; returns its file operations at or below ``root``, in order."""
     found: list[str] = []
-    return t.cast("list[str]", _in_child(root, action, found.append, lambda: found))
+    return t.cast("list[str]", _in_child(root, action, lambda: found, found.append))
 
 
 def exposures(root: Path, action: Action) -> list[str]:
@@ -66,7 +69,7 @@ def exposures(root: Path, action: Action) -> list[str]:
         action()
         look("the end")
 
-    return t.cast("list[str]", _in_child(root, unmasked, look, lambda: found))
+    return t.cast("list[str]", _in_child(root, unmasked, lambda: found, look))
 
 
 def killed_at(root: Path, point: int, action: Action) -> bool:
@@ -81,11 +84,53 @@ def killed_at(root: Path, point: int, action: Action) -> bool:
         if left[0] < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return _in_child(root, action, count, list) is None
+    return _in_child(root, action, list, count) is KILLED
 
 
-def _in_child(root: Path, action: Action, reached: Reached, report: t.Callable[[], object]) -> object:
-    """Run in a fork; returns the report, or None when SIGKILL ended it."""
+def refused_from(root: Path, point: int, code: int, action: Action) -> str | None:
+    """Run an action on a disk that takes nothing any more from its operation of this number on; removing still works.
+
+    :param code: the error of the operating system, such as ``errno.ENOSPC``.
+    Returns how the action failed, as ``OSError: text``, or None when it came to its end.
+    """
+    left = [point]
+
+    def refuse(operation: str) -> None:
+        left[0] -= 1
+        if left[0] < 0 and operation.partition(" ")[0] not in ("remove", "rmdir"):
+            raise OSError(code, os.strerror(code))
+
+    return t.cast("t.Optional[str]", _in_child(root, *_caught(action), refuse))
+
+
+def as_nobody(root: Path, action: Action) -> str | None:
+    """Run an action as a user who is not root and owns nothing: returns as :func:`refused_from`."""
+
+    def unprivileged() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        action()
+
+    return t.cast("t.Optional[str]", _in_child(root, *_caught(unprivileged), lambda operation: None))
+
+
+def _caught(action: Action) -> tuple[Action, t.Callable[[], str | None]]:
+    """An action that never fails, and what says afterwards how it did."""
+    failure: list[str] = []
+
+    def guarded() -> None:
+        try:
+            action()
+        except Exception as exc:
+            failure.append(f"{type(exc).__name__}: {exc}")
+
+    return guarded, lambda: failure[0] if failure else None
+
+
+def _in_child(root: Path, action: Action, report: t.Callable[[], object], reached: Reached) -> object:
+    """Run in a fork; returns the report, or :data:`KILLED`."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -106,7 +151,7 @@ def _in_child(root: Path, action: Action, reached: Reached, report: t.Callable[[
     _pid, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
-        return None
+        return KILLED
     assert os.WEXITSTATUS(status) == 0, "the action failed by itself"
     return json.loads(said)
 

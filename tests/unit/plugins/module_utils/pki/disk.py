@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import typing as t
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Contents:
 
     authority_keys: frozenset[bytes]  # public halves of all keys of CAs that are there whole
     signing_key: bytes | None
-    leaves: frozenset[str]  # daemons/<name> and clients/<name>
+    leaves: frozenset[str]  # daemons/<name> and clients/<name>, also those that wait for their new files' last rename
     faults: tuple[str, ...]
 
 
@@ -101,7 +102,10 @@ def read(pki: Path, passphrases: t.Sequence[str] = ()) -> Contents:
     return Contents(
         frozenset(known),
         key_of(signing, passphrases) if signing.exists() else None,
-        frozenset(str(directory.relative_to(pki)) for directory in leaves),
+        frozenset(
+            re.sub(r"/\.(.+)\.old$", r"/\1", str(directory.relative_to(pki)))
+            for directory in (*leaves, *pki.glob("daemons/.*.old"), *pki.glob("clients/.*.old"))
+        ),
         tuple(faults),
     )
 
