@@ -10,6 +10,7 @@ that means well.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import re
 import time
 from collections.abc import Sequence
@@ -446,7 +447,10 @@ class Control:
             return RpcError(Kind.NOT_BUILDKIT, f"{call} was answered with a message that is not BuildKit's")
         if isinstance(error, (StreamTerminatedError, OSError)):
             return self._channel.lost
-        if isinstance(error, (H2Error, ProtocolError, AssertionError, NotImplementedError)):
+        # The last two: a header whose value is not what its name promises.
+        if isinstance(
+            error, (H2Error, ProtocolError, AssertionError, NotImplementedError, binascii.Error, UnicodeError)
+        ):
             return RpcError(Kind.NOT_GRPC, f"{call} was not answered in proper gRPC ({error})")
         raise error
 
