@@ -121,33 +121,6 @@ def test_fleet_keeps_its_order_and_hides_nothing(mtls: Daemon, authority: Author
     assert [report["address"] for report in reports] == [dead.address, mtls.tcp, mtls.unix, dead.address]
 
 
-def test_proof_leaves_constant_cache(mtls: Daemon, authority: Authority, client: Pair) -> None:
-    """The cache is as large after the sixth proof as after the first."""
-
-    def cache() -> tuple[int, list[str]]:
-        # Collected results are dropped a moment after a build.
-        records = buildctl(mtls, "du").splitlines()
-        sizes = [line for line in records if line.startswith(("Reclaimable:", "Total:"))]
-        return len(records), sizes
-
-    proof_of(as_client(mtls.tcp, authority, client))
-    first = settled(cache)
-    for _round in range(5):
-        proof_of(as_client(mtls.tcp, authority, client))
-    assert settled(cache) == first
-
-
-def settled(read: object) -> object:
-    """A value that has been the same for half a second."""
-    value, since, deadline = read(), time.monotonic(), time.monotonic() + 20
-    while time.monotonic() < min(since + 0.5, deadline):
-        time.sleep(0.05)
-        new = read()
-        if new != value:
-            value, since = new, time.monotonic()
-    return value
-
-
 def test_proof_leaves_no_history(mtls: Daemon, tmp_path: Path) -> None:
     """A proof is in no list of builds, while a build of buildctl is."""
 
