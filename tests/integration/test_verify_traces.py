@@ -1,0 +1,111 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a proof leaves behind: nothing that grows, and nothing that holds a daemon up when it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+import daemon as daemons
+import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import module_process
+from certificates import Authority, Pair
+from daemon import Daemon
+
+RUNS = 20
+EVERYTHING = {"builds": verify.BUILDS, "entitlements_refused": verify.ENTITLEMENTS}
+
+# Seconds in which a daemon ends that nothing holds up; it takes a tenth of that.
+PROMPTLY = 3.0
+
+
+@pytest.fixture
+def fresh(bin_dir: Path, server: Pair, authority: Authority, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that has never built, and that a test may stop."""
+    with daemons.run(bin_dir, tmp_path / "daemon", pair=server, ca=authority.path) as running:
+        yield running
+
+
+def wish(daemon: Daemon, authority: Authority, client: Pair) -> verify.Daemon:
+    """The daemon by TCP, with the good credentials."""
+    return verify.Daemon(daemon.tcp, str(authority.path), str(client.cert), str(client.key))
+
+
+def usage(daemon: Daemon) -> tuple[int, list[str]]:
+    """How many records its cache has, and their sizes together, once the last build has been tidied up."""
+
+    def read() -> tuple[int, list[str]]:
+        command = [str(daemon.bin / "buildctl"), "--addr", daemon.unix, "du"]
+        lines = subprocess.check_output(command, text=True).splitlines()
+        return len(lines), [line for line in lines if line.startswith(("Reclaimable:", "Total:"))]
+
+    return settled(read)
+
+
+def settled(read: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
+    """A value that has been the same for half a second."""
+    value, since, deadline = read(), time.monotonic(), time.monotonic() + 20
+    while time.monotonic() < min(since + 0.5, deadline):
+        time.sleep(0.05)
+        new = read()
+        if new != value:
+            value, since = new, time.monotonic()
+    return value
+
+
+def seconds_to_stop(daemon: Daemon) -> float:
+    """How long it takes to end after SIGTERM."""
+    began = time.monotonic()
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.process.wait(30)
+    return time.monotonic() - began
+
+
+def test_cache_does_not_grow(fresh: Daemon, authority: Authority, client: Pair) -> None:
+    """After twenty proofs of everything the cache is as it was after the first."""
+    daemon, proof = wish(fresh, authority, client), verify.Proof(**EVERYTHING)
+    assert verify.verify([daemon], proof)[0].failure is None
+    first = usage(fresh)
+    for _run in range(RUNS):
+        assert verify.verify([daemon], proof)[0].failure is None
+    assert usage(fresh) == first
+
+
+def test_daemon_stops_right_after_a_proof(fresh: Daemon, authority: Authority, client: Pair) -> None:
+    """No stream is left open that a daemon would wait for."""
+    [report] = verify.verify([wish(fresh, authority, client)], verify.Proof(**EVERYTHING))
+    assert report.failure is None
+    assert seconds_to_stop(fresh) < PROMPTLY
+
+
+def test_daemon_stops_after_proofs_that_were_killed(fresh: Daemon, authority: Authority, client: Pair) -> None:
+    """Nor does one that was killed in the middle of its builds leave any, nor a step that goes on."""
+    options = {
+        "address": fresh.tcp,
+        "ca_path": str(authority.path),
+        "client_cert": str(client.cert),
+        "client_key": str(client.key),
+        "builds": list(verify.BUILDS),
+    }
+    in_the_middle = 0
+    for delay in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08):
+        with module_process("buildkit_verify", options) as process:
+            wait_for_a_step(fresh, process)
+            time.sleep(delay)
+            in_the_middle += process.poll() is None
+            process.kill()
+    assert in_the_middle > 3
+    assert seconds_to_stop(fresh) < PROMPTLY
+    assert daemons.children(fresh.process) == []
+
+
+def wait_for_a_step(daemon: Daemon, process: subprocess.Popen[str]) -> None:
+    """Until the daemon runs a step for this client."""
+    deadline = time.monotonic() + 20
+    while not daemons.children(daemon.process) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
