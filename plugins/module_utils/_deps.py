@@ -27,7 +27,7 @@ class Library:
     import_name: str
     pip: str
     minimum: str
-    debian: str
+    debian: str = ""
     rpm: str = ""
     below: str = ""  # the first version that is too new, where one is known
 
@@ -43,6 +43,7 @@ CRYPTOGRAPHY = Library(
 # Below 0.5: the streams of this collection reach grpclib through a hook that is private to it.
 GRPCLIB = Library("grpclib.client", "grpclib", "0.4.8", debian="python3-grpclib", below="0.5")
 PROTOBUF = Library("google.protobuf", "protobuf", "3.20", debian="python3-protobuf", rpm="python3-protobuf")
+PYRAGE = Library("pyrage", "pyrage", "1.2")
 TOMLI_W = Library("tomli_w", "tomli-w", "1.0", debian="python3-tomli-w", rpm="python3-tomli-w")
 
 
@@ -93,9 +94,11 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _ways_to_install(libraries: list[Library]) -> str:
-    ways = ["with 'apt-get install {}' (Debian, Ubuntu)".format(" ".join(one.debian for one in libraries))]
+    ways = []
+    if all(one.debian for one in libraries):
+        ways.append("with 'apt-get install {}' (Debian, Ubuntu)".format(" ".join(one.debian for one in libraries)))
     if all(one.rpm for one in libraries):
         ways.append("with 'dnf install {}' (Fedora, RHEL)".format(" ".join(one.rpm for one in libraries)))
     requirements = " ".join(f"'{one.requirement}'" for one in libraries)
-    ways.append(f"or with: {sys.executable or 'python3'} -m pip install {requirements}")
+    ways.append(f"{'or ' if ways else ''}with: {sys.executable or 'python3'} -m pip install {requirements}")
     return ", ".join(ways)
