@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -108,9 +109,10 @@ def children(process: subprocess.Popen[bytes]) -> list[str]:
     todo = [str(process.pid)]
     while todo:
         for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            new = task.read_text(encoding="ascii").split()
-            found += new
-            todo += new
+            with contextlib.suppress(OSError):  # a process that has ended meanwhile
+                new = task.read_text(encoding="ascii").split()
+                found += new
+                todo += new
     return found
 
 
