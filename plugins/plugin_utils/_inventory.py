@@ -26,7 +26,7 @@ class Builder:
     """One builder as the inventory has it.
 
     ``endpoint`` is what clients dial, such as tcp://192.0.2.11:1234; ``admits`` the groups of clients that may build on
-    it, None for all.
+    it, None for all; ``platforms`` those that it builds for, its own first, None where the inventory does not say.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Builder:
     ip: list[str]
     endpoint: str
     admits: list[str] | None = None
+    platforms: list[str] | None = None
 
 
 def _is_ip(text: str) -> bool:
@@ -86,4 +87,5 @@ def builder(name: str, variables: t.Mapping[str, t.Any]) -> Builder:
         ip=[item for item in known_as if _is_ip(item)] if addresses is None else addresses,
         endpoint=_checked(str(variables.get("buildkit_endpoint") or f"tcp://{host}:{port}"), name),
         admits=_wished_list(variables, "buildkit_admits", name),
+        platforms=_wished_list(variables, "buildkit_platforms", name),
     )
