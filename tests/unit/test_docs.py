@@ -109,6 +109,13 @@ def test_every_failure_kind_is_explained(kind):
     assert f"V({kind.value})" in (CHECKOUT / "plugins" / "modules" / "buildkit_verify.py").read_text()
 
 
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+def test_every_failure_kind_is_tested_against_a_peer(kind):
+    """Each is what some test of a proof meets."""
+    tests = "\n".join(path.read_text() for path in (CHECKOUT / "tests" / "integration").glob("test_*.py"))
+    assert f'"{kind.value}"' in tests or f"Kind.{kind.name}" in tests
+
+
 def test_no_failure_kind_is_invented():
     """The guide explains no kind that does not exist."""
     table = (CHECKOUT / "docs" / "verify.md").read_text().partition("## Kinds of failure")[2]

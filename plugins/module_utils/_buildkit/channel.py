@@ -43,7 +43,6 @@ else:
         Channel = H2Protocol = object
 
 _SETTINGS = 4  # RFC 9113, section 6.5
-_TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1: the type of the record, then the first half of its version
 
 
 class GreetingError(RpcError):
@@ -255,8 +254,11 @@ async def _explain_greeting(error: Exception, peer: Peer, raw: stream.Stream, de
             f"{raw.helper.with_what_it_said}",
         )
     if isinstance(error, Failure):
-        if peer.context is None and isinstance(error, GreetingError) and error.beginning.startswith(_TLS_ALERT):
-            return TlsError(Kind.TLS_EXPECTED, "Plain HTTP/2 was answered with a TLS alert")
+        # Some say in plain HTTP that they want TLS, others with an alert.
+        if peer.context is None and isinstance(error, GreetingError) and await _speaks_tls(peer.endpoint, deadline):
+            return TlsError(
+                Kind.TLS_EXPECTED, f"The port speaks TLS; plain HTTP/2 was answered with {error.beginning!r}"
+            )
         return error
     if isinstance(error, ssl.SSLError):
         return _explain_tls(error, peer)
@@ -264,11 +266,16 @@ async def _explain_greeting(error: Exception, peer: Peer, raw: stream.Stream, de
         return RpcError(
             Kind.NOT_GRPC, "The connection was closed right after the TLS handshake, without a word of HTTP/2"
         )
-    other = await _handshake_of_a_stranger(peer.endpoint, deadline) if peer.endpoint.is_tcp else None
-    if other is None:
-        return RpcError(Kind.NOT_GRPC, "The connection was closed without an answer")
-    other.abort()
-    return TlsError(Kind.TLS_EXPECTED, "The daemon speaks TLS, and was spoken to without")
+    if await _speaks_tls(peer.endpoint, deadline):
+        return TlsError(Kind.TLS_EXPECTED, "The daemon speaks TLS, and was spoken to without")
+    return RpcError(Kind.NOT_GRPC, "The connection was closed without an answer")
+
+
+async def _speaks_tls(endpoint: Endpoint, deadline: stream.Deadline) -> bool:
+    raw = await _handshake_of_a_stranger(endpoint, deadline) if endpoint.is_tcp else None
+    if raw is not None:
+        raw.abort()
+    return raw is not None
 
 
 def _explain_tls(error: OSError, peer: Peer) -> TlsError:

@@ -43,6 +43,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     TlsError,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.options import Daemon
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import CRYPTOGRAPHY, require
 
 _T = TypeVar("_T")
 
@@ -107,7 +108,8 @@ def verify(daemons: Sequence[Daemon], proof: Proof) -> list[Report]:
     proof.check()
     if not daemons:
         raise InputError("There is no daemon to verify: give at least one address")
-    return asyncio.run(_prove_all([_Subject(daemon, proof) for daemon in daemons], proof.concurrency))
+    identities = _Identities()
+    return asyncio.run(_prove_all([_Subject(daemon, proof, identities) for daemon in daemons], proof.concurrency))
 
 
 async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Report]:
@@ -120,16 +122,47 @@ async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Rep
     return list(await asyncio.gather(*map(prove, subjects)))
 
 
+class _Identities:
+    """Who we are to the daemons of one run: TLS settings, each made once."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tls.Credentials, ssl.SSLContext] = {}
+        self._strangers: dict[tuple[str, ...], ssl.SSLContext] = {}
+
+    def client(self, credentials: tls.Credentials) -> ssl.SSLContext:
+        """A client of the daemon.
+
+        :raises Failure: as :func:`tls.client_context`
+        """
+        if credentials not in self._clients:
+            self._clients[credentials] = tls.client_context(credentials)
+        return self._clients[credentials]
+
+    def stranger(self, name: str, daemon: Daemon) -> ssl.SSLContext | None:
+        """One of :data:`REFUSALS`; None speaks no TLS."""
+        if name == "plaintext":
+            return None
+        key = (name, daemon.client_cert, daemon.ca_path) if name == "foreign_ca" else (name,)
+        if key not in self._strangers:
+            self._strangers[key] = (
+                _import("refusal").foreign_context(daemon.client_cert, daemon.ca_path)
+                if name == "foreign_ca"
+                else tls.stranger_context()
+            )
+        return self._strangers[key]
+
+
 class _Subject:
     """A daemon under proof.
 
     :raises InputError: a wish that cannot be meant
     """
 
-    def __init__(self, daemon: Daemon, proof: Proof) -> None:
+    def __init__(self, daemon: Daemon, proof: Proof, identities: _Identities) -> None:
         self._endpoint = endpoint.parse(daemon.address)
         self._proof = proof
         self._daemon = daemon
+        self._identities = identities
         self._report = Report(daemon.address)
         # What was found to be wrong while the rest of the proof goes on.
         self._found: list[Failure] = []
@@ -152,7 +185,8 @@ class _Subject:
                 )
             return
         try:
-            self._context = tls.client_context(tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key))
+            credentials = tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key)
+            self._context = self._identities.client(credentials)
         except TlsError as error:
             self._report.failure = error
         else:
@@ -174,12 +208,12 @@ class _Subject:
         return self._report
 
     async def _prove(self) -> None:
-        limit = self._proof.connect_timeout
+        limit, began = self._proof.connect_timeout, time.monotonic()
         peer = channel.Peer(self._endpoint, self._context, self._hostname, bool(self._daemon.client_cert))
         try:
             connection = await channel.open_connection(peer, timeout=limit)
         except Failure as error:
-            raise await self._explain(error) from error
+            raise await self._explain(error, limit - (time.monotonic() - began)) from error
         try:
             self._report.timings.update(connection.timings)
             control = Control(connection.channel, timeout=limit)
@@ -300,14 +334,9 @@ class _Subject:
                     f"A stranger {report.STRANGERS[name]} was neither let in nor refused: {one.how}",
                 )
 
-    async def _meet_stranger(self, name: str) -> None:
-        refusal = _import("refusal")
-        context = None
-        if name == "no_certificate":
-            context = tls.stranger_context()
-        elif name == "foreign_ca":
-            context = refusal.foreign_context(self._daemon.client_cert, self._daemon.ca_path)
-        attempt = refusal.attempt(self._endpoint, context, timeout=self._proof.connect_timeout)
+    async def _meet_stranger(self, name: str, timeout: float | None = None) -> None:
+        context = self._identities.stranger(name, self._daemon)
+        attempt = _import("refusal").attempt(self._endpoint, context, timeout=timeout or self._proof.connect_timeout)
         self._report.refusals[name] = await self._timed(name, attempt)
 
     async def _describe(self, der: bytes | None) -> None:
@@ -333,12 +362,15 @@ class _Subject:
             with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
                 self._report.certificate = _import("certificate").from_der(der)
 
-    async def _explain(self, error: Failure) -> Failure:
-        """Say more about a connection that did not come about than the connection itself could."""
+    async def _explain(self, error: Failure, left: float) -> Failure:
+        """Say more about a connection that did not come about than the connection itself could.
+
+        :param left: seconds of its time limit, within which it is looked at again
+        """
         if isinstance(error, TlsError):
             self._read_certificate(error.certificate)
         if error.kind is Kind.NOT_TLS and "plaintext" in self._proof.refusals:
-            await self._meet_stranger("plaintext")
+            await self._meet_stranger("plaintext", max(left, 0.1))
             if self._report.refusals["plaintext"].refused is not False:
                 # We did not get through ourselves, so it proves nothing that a stranger did not.
                 del self._report.refusals["plaintext"], self._report.timings["plaintext"]
@@ -369,7 +401,10 @@ def _import(name: str) -> Any:
     """A module of this package that needs cryptography.
 
     That takes 35 ms to load: time in which the builds are running already.
+
+    :raises MissingLibraryError: cryptography cannot be loaded
     """
+    require(CRYPTOGRAPHY)
     return importlib.import_module(f"{__package__}.{name}")
 
 

@@ -1,0 +1,130 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Servers of others that stand where a daemon is expected: openssl s_server, nginx and haproxy, each a real one."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from certificates import Pair
+
+_START_LIMIT = 10.0
+_STOP_LIMIT = 5.0
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def openssl(directory: Path, pair: Pair, *options: str) -> Iterator[str]:
+    """Run openssl s_server until the block ends, and yield its address."""
+    port = free_port()
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(pair.cert), "-key", str(pair.key)]
+    with _running([*command, *options], directory / "openssl.log", port) as address:
+        yield address
+
+
+@contextmanager
+def nginx(directory: Path, server: str) -> Iterator[str]:
+    """Run nginx until the block ends, and yield its address.
+
+    :param server: what its server block says, C(PORT) standing for the port
+    """
+    port = free_port()
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"""daemon off;
+pid {directory}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  server {{
+    {server.replace("PORT", str(port))}
+  }}
+}}
+""",
+        encoding="utf-8",
+    )
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx"
+    with _running([program, "-c", str(config), "-p", str(directory)], directory / "nginx.log", port) as address:
+        yield address
+
+
+@contextmanager
+def haproxy(directory: Path, mode: str, bind: str, backend: str) -> Iterator[str]:
+    """Run haproxy until the block ends, and yield its address.
+
+    :param mode: C(tcp) or C(http)
+    :param bind: options of its C(bind) line
+    :param backend: its C(server) line without the name; empty for no server at all
+    """
+    port = free_port()
+    config = directory / "haproxy.cfg"
+    config.write_text(
+        f"""defaults
+  mode {mode}
+  timeout connect 1s
+  retries 0
+  timeout client 60s
+  timeout server 60s
+frontend builders
+  bind 127.0.0.1:{port} {bind}
+  default_backend pool
+backend pool
+  {f"server one {backend}" if backend else ""}
+""",
+        encoding="utf-8",
+    )
+    program = shutil.which("haproxy", path="/usr/sbin:/usr/bin") or "haproxy"
+    with _running([program, "-q", "-db", "-f", str(config)], directory / "haproxy.log", port) as address:
+        yield address
+
+
+@contextmanager
+def _running(command: list[str], log: Path, port: int) -> Iterator[str]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+    try:
+        _wait_until_ready(process, port, log)
+        yield f"tcp://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        # Seen from outside: a connection would be the one that s_server takes for its first.
+        if any(line.split()[1].endswith(f":{port:04X}") for line in _listening()):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+
+
+def _listening() -> list[str]:
+    table = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    return [line for line in table if line.split()[3] == "0A"]
