@@ -9,7 +9,7 @@ a module calls :func:`require` before it uses any of them.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
+import importlib.util
 import platform
 import re
 import sys
@@ -47,12 +47,13 @@ PYRAGE = Library("pyrage", "pyrage", "1.2")
 TOMLI_W = Library("tomli_w", "tomli-w", "1.0", debian="python3-tomli-w", rpm="python3-tomli-w")
 
 
-def require(*libraries: Library) -> None:
+def require(*libraries: Library, load: bool = True) -> None:
     """Guarantee that all ``libraries`` can be imported and are new enough.
 
+    :param load: import them whole, which takes its time; else only what tells whether they are there
     :raises MissingLibraryError: naming every library that is not, the interpreter and the machine.
     """
-    problems = [(library, problem) for library in libraries for problem in [_problem(library)] if problem]
+    problems = [(library, problem) for library in libraries for problem in [_problem(library, load)] if problem]
     if not problems:
         return
     wanted = [library for library, _text in problems]
@@ -68,23 +69,41 @@ def require(*libraries: Library) -> None:
     )
 
 
-def _problem(library: Library) -> str:
+def _problem(library: Library, load: bool) -> str:
     """Say what is wrong with a library, or nothing."""
     newest = f", below {library.below}" if library.below else ""
     name = f"the Python library {library.pip} ({library.minimum} or newer{newest})"
     try:
-        importlib.import_module(library.import_name)
+        if load:
+            importlib.import_module(library.import_name)
+        elif importlib.util.find_spec(library.import_name) is None:
+            raise ImportError(f"No module named {library.import_name!r}")
     except ImportError as exc:
         return f"{name} cannot be imported ({exc})"
-    try:
-        found = importlib.metadata.version(library.pip)
-    except importlib.metadata.PackageNotFoundError:
-        return ""  # importable, and its packager left no metadata to judge by
+    found = _version(library)
+    if found is None:
+        return ""  # importable, and its packager left nothing to judge by
     if _release(found) < _release(library.minimum):
         return f"{name} is too old (found {found})"
     if library.below and _release(found) >= _release(library.below):
         return f"{name} is too new (found {found})"
     return ""
+
+
+def _version(library: Library) -> str | None:
+    """The version of a library that is imported, as it says itself, or else as its packager says."""
+    name = library.import_name
+    while name:
+        found = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(found, str):
+            return found
+        name = name.rpartition(".")[0]
+    # Not at the top: it takes longer to import than most modules here take to run.
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return str(metadata.version(library.pip))
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -427,7 +427,8 @@ def main() -> None:
     options = module.params
     try:
         connection.check_python()
-        require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY)
+        require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY, load=False)
+        require(GRPCLIB, PROTOBUF)  # cryptography is loaded while the builds are running
         reports = verify.verify(connection.read_daemons(options), wished_proof(options))
     except (InputError, MissingLibraryError) as error:
         module.fail_json(msg=str(error))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 
 import pytest
@@ -61,3 +62,27 @@ def test_a_version_out_of_range_is_reported(minimum: str, below: str, problem: s
     with pytest.raises(MissingLibraryError) as caught:
         require(library)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("load", [True, False])
+def test_a_library_that_says_no_version_is_asked_of_its_packager(load: bool) -> None:
+    """pytest-xdist's package says none; what pip knows of it counts."""
+    require(Library("xdist.workermanage", "pytest-xdist", "1", debian="python3-pytest-xdist"), load=load)
+    with pytest.raises(MissingLibraryError, match=r"too old \(found "):
+        require(Library("xdist.workermanage", "pytest-xdist", "9999", debian="python3-pytest-xdist"), load=load)
+
+
+def test_looking_does_not_import() -> None:
+    """The part that takes its time is left for later, and a part that is not there is missed all the same."""
+    code = """
+import sys
+from ansible_collections.buildfarm.buildkit.plugins.module_utils import _deps
+_deps.require(_deps.CRYPTOGRAPHY, load=False)
+assert "cryptography.x509" not in sys.modules
+try:
+    _deps.require(_deps.Library("cryptography.nothing", "cryptography", "3", debian="x"), load=False)
+except _deps.MissingLibraryError as error:
+    print(error)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "cannot be imported (No module named 'cryptography.nothing')" in printed
