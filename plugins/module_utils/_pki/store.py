@@ -27,7 +27,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import facts, keys
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts, keys
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import StoreError, UnreadableError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import Authority, Leaf
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Register
@@ -83,10 +83,10 @@ class Store:
 
         :raises StoreError: with the command that puts it right.
         """
-        if not self.exists():
-            if os.path.lexists(self.path):
-                raise StoreError(f"{self.path} is not a directory: name one for the PKI that is, or is not there yet.")
+        if not os.path.lexists(self.path):
             return
+        if not self.exists():
+            raise StoreError(f"{self.path} is not a directory: name one for the PKI that is, or is not there yet.")
         entries = set(os.listdir(self.path))
         if _PARENTS[AUTHORITY] not in entries and entries - _OURS:
             raise StoreError(
@@ -166,6 +166,11 @@ class Store:
         if not facts.may_sign_certificates(certificate):
             raise UnreadableError(
                 f"{ca_path} is not the certificate of a CA: it may not sign certificates. Restore the right file "
+                "from a backup; no new CA is made in its place."
+            )
+        if not compat.is_signed_by(certificate, certificate):
+            raise UnreadableError(
+                f"{ca_path} is damaged: its contents are not those that its own key signed. Restore the right file "
                 "from a backup; no new CA is made in its place."
             )
         key = keys.load(t.cast(bytes, key_pem), key_path, passphrase=passphrase)
