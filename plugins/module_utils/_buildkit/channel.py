@@ -110,6 +110,9 @@ class _Http2(H2Protocol):
         except limits.LimitError as error:
             self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is beyond all limits: {error}"))
         except Exception as error:  # whatever a hostile peer makes the HTTP/2 library raise
+            if self._frames.goodbye:  # it may ping after that, which the HTTP/2 library does not expect
+                self._give_up(ConnectError(Kind.UNREACHABLE, "The daemon hung up, as it does when it stops"))
+                return
             self._give_up(RpcError(Kind.NOT_GRPC, f"The answer is no proper HTTP/2 ({type(error).__name__})"))
 
     def _read(self, data: bytes) -> None:
@@ -133,7 +136,7 @@ class _Http2(H2Protocol):
             self.settled.set_exception(self.error or ConnectionResetError("closed without an answer"))
         super().connection_lost(exc)
 
-    def _give_up(self, error: RpcError) -> None:
+    def _give_up(self, error: Failure) -> None:
         self.error = self.error or error
         if not self.settled.done():
             self.settled.set_exception(error)

@@ -29,7 +29,7 @@ _BYTES, _BYTES_A_SECOND = 320 * 2**20, 2**20
 
 # RFC 9113, section 4.1 and 6.1: length 3, type 1, flags 1, stream 4; and types and flags.
 FRAME_HEADER = 9
-_DATA, _PUSH_PROMISE = 0, 5
+_DATA, _PUSH_PROMISE, _GOAWAY = 0, 5, 7
 _PADDED = 0x08
 
 
@@ -65,6 +65,7 @@ class FrameMeter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._frames = _Budget(_FRAMES, _FRAMES_A_SECOND, clock)
         self._bytes = _Budget(_BYTES, _BYTES_A_SECOND, clock)
+        self.goodbye = False  # whether it announced that it ends the connection
         self._header = b""
         self._body = 0  # bytes of the frame that have not come yet
 
@@ -96,6 +97,7 @@ class FrameMeter:
             raise LimitError("a pushed response, which gRPC does not have")
         if not self._frames.spend(_cost(length, kind, flags)):
             raise LimitError(f"a flood of frames, the last of type {kind}")
+        self.goodbye = self.goodbye or kind == _GOAWAY
         self._body = length
 
 

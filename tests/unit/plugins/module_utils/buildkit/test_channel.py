@@ -23,7 +23,7 @@ from grpclib.health.service import Health
 from grpclib.server import Server
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
+from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame
 
 
 def test_the_hook_of_grpclib_is_where_we_expect_it() -> None:
@@ -162,14 +162,17 @@ def test_broken_http2_is_an_error_of_its_own(tmp_path: Path, nonsense: bytes) ->
     assert caught.value.kind is Kind.NOT_GRPC
 
 
-def test_server_that_says_goodbye_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "after", [b"", PingFrame(0).serialize() + GoAwayFrame(0).serialize()], ids=["goodbye", "goodbye-ping"]
+)
+def test_server_that_says_goodbye_is_lost(tmp_path: Path, after: bytes) -> None:
     """A daemon that shuts down ends the connection, and a call says so instead of waiting."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(SettingsFrame(0).serialize() + GoAwayFrame(0).serialize())
+        writer.write(SettingsFrame(0).serialize() + GoAwayFrame(0).serialize() + after)
         await reader.read(-1)
         writer.close()
 
-    with pytest.raises(Failure, match="connection was lost") as caught:
+    with pytest.raises(Failure, match="connection was lost|hung up") as caught:
         against(tmp_path / "socket", serve)
     assert caught.value.kind is Kind.UNREACHABLE
