@@ -17,6 +17,10 @@ description:
     issuer are not what they should be. Every change comes with its reasons, in check mode too.
   - The lists O(daemons) and O(clients) are wishes, not inventories. Who is not listed is left alone.
   - A CA that cannot be read, decrypted or matched to its key is an error. It is never replaced.
+  - Clients can be in groups, each with a CA of its own (O(clients[].group)), of which a daemon admits some or all
+    (O(daemons[].admits)). They can be pinned instead (O(trust)), each by its own certificate, so that one can be
+    revoked.
+  - A CA gets a new certificate for its key by itself, and a new key in three phases (O(rollover)).
   - What goes into a certificate comes from these options alone. Of a certificate signing request (CSR) only the public
     key is used.
   - A run that is killed leaves every key beside its own certificate, and the next run carries on.
@@ -65,11 +69,43 @@ options:
         type: str
         choices: [ecdsa-p256, ecdsa-p384, rsa-3072]
         default: ecdsa-p256
+      max_age:
+        description:
+          - Renew the certificate of the CA, with the same key, also when it is older than this.
+          - With V(1d) it is renewed now, and not again by a second run on the same day.
+        type: str
+        version_added: 1.1.0
       passphrase:
         description:
-          - Encrypts the key of the CA. It must have at least 8 characters.
+          - Encrypts the keys of all CAs. It must have at least 8 characters.
+          - A key that is not encrypted yet is encrypted with it. One that is encrypted with another passphrase needs
+            that in O(ca.previous_passphrase).
           - Take it from a lookup of a file or of the environment on the controller, not from the playbook.
         type: str
+      previous_passphrase:
+        description:
+          - The passphrase that keys of CAs are encrypted with until now. They are encrypted with O(ca.passphrase)
+            instead, and nothing else about them changes.
+          - It may stay here afterwards.
+        type: str
+        version_added: 1.1.0
+      import_certificate:
+        description:
+          - The certificate of a CA, in PEM format, to take over as the CA V(default), such as one that mkcert, openssl
+            or cfssl made. The file is where the module runs.
+          - It is taken over once. When the directory has this CA already, nothing changes, and both files may be gone.
+            When it has another CA of that name, the module refuses.
+          - Its key must be RSA of 2048 bits or more, or ECDSA on P-256, P-384 or P-521.
+        type: path
+        version_added: 1.1.0
+      import_key:
+        description: The key for O(ca.import_certificate), in PEM format.
+        type: path
+        version_added: 1.1.0
+      import_passphrase:
+        description: The passphrase of O(ca.import_key), if it has one. In O(path) it gets that of O(ca.passphrase).
+        type: str
+        version_added: 1.1.0
   daemons:
     description: The daemons that shall have a certificate, for server authentication only.
     type: list
@@ -102,13 +138,21 @@ options:
         type: str
       trusts:
         description:
-          - SHA-256 fingerprints of the CAs that the daemon trusts already, as M(buildfarm.buildkit.buildkit_csr)
-            returns them.
-          - If none of them belongs to the CA in O(path), the directory is lost or the wrong one, and the module
+          - SHA-256 fingerprints of the certificates that the daemon trusts already, as
+            M(buildfarm.buildkit.buildkit_csr) returns them.
+          - If none of them is known in O(path), the directory is lost or the wrong one, and the module
             refuses before it makes anything.
+          - They also tell which daemons have what a rollover hands out.
         type: list
         elements: str
         default: []
+      admits:
+        description:
+          - The groups of clients that may build on this daemon. Without it all groups may.
+          - A group that is left out is cut off as soon as the daemon restarts with its new RV(daemons).
+        type: list
+        elements: str
+        version_added: 1.1.0
   clients:
     description: The clients that shall have a key and a certificate, for client authentication only.
     type: list
@@ -119,6 +163,92 @@ options:
         description: The name of the client. It names its directory and the subject of its certificate.
         type: str
         required: true
+      group:
+        description: The group of the client, which is also the name of the CA that signs its certificate.
+        type: str
+        default: default
+        version_added: 1.1.0
+      csr:
+        description:
+          - A certificate signing request in PEM format, so that the key stays with the client.
+          - It may name no one but this client. It cannot be combined with O(trust=pinned).
+        type: str
+        version_added: 1.1.0
+  trust:
+    description:
+      - How daemons know the clients that they admit.
+      - V(ca), by the CA of their group. A certificate that it signed is accepted until it ends.
+      - V(pinned), each by its own certificate, which is self-signed. Revoking one cuts off exactly that one, when the
+        daemons restart with their new RV(daemons). Every new client changes all daemons.
+      - A change from one to the other needs new certificates for all clients, see O(accept_missing).
+    type: str
+    choices: [ca, pinned]
+    default: ca
+    version_added: 1.1.0
+  daemon_ca:
+    description:
+      - The name of the CA that signs daemons, which may be one that signs no clients.
+      - When it changes, run with all clients and without daemons first. Their C(ca.pem) then has the new CA beside the
+        old one and can be handed out.
+    type: str
+    default: default
+    version_added: 1.1.0
+  rollover:
+    description:
+      - Gives a CA a new key in three phases, which are kept in the directory. Without this option a rollover stays in
+        the phase it has reached.
+    type: dict
+    version_added: 1.1.0
+    suboptions:
+      phase:
+        description:
+          - The phase to go to. A phase that is reached already changes nothing. Phases cannot be left out, and there
+            is no way back.
+          - V(distribute) makes the new CA. All bundles hold the old and the new one. The old one goes on signing.
+          - V(issue) lets the new CA sign, and all daemons and clients of this run get new certificates. It is refused
+            while a client was not given the bundle with the new CA, or a daemon does not trust it.
+          - V(retire) takes the old CA out of all bundles. Its key is kept. It is refused while a valid certificate of
+            the old CA is in the directory, or while a client was not given its new one.
+        type: str
+        choices: [distribute, issue, retire]
+      authority:
+        description: The CA to give a new key.
+        type: str
+        default: default
+      given:
+        description:
+          - The clients that were given what the phase before O(rollover.phase) hands out. They are the clients that
+            have the new C(ca.pem) for V(issue), and those that have their new certificates for V(retire).
+          - Without O(rollover.phase), those that were given what the phase that is reached hands out. They are
+            recorded, so that they need not be named again.
+          - Beside V(issue) and V(retire) that are reached already it is not recorded, since it may repeat an earlier
+            run.
+        type: list
+        elements: str
+        default: []
+      accept_missing:
+        description: Cut off the clients and daemons for which V(issue) or V(retire) would be refused. V(retire) is
+          refused all the same while a valid certificate of the old CA is in the directory.
+        type: bool
+        default: false
+  revoke:
+    description:
+      - Clients to revoke, by name with all their certificates, or single certificates of clients by serial number.
+      - They are marked in the register, and the directory of a client moves to C(revoked/clients/). A client that is
+        also listed in O(clients) is refused by name; by serial number it gets a new certificate.
+      - With O(trust=pinned) the certificates leave the bundles of all daemons. With O(trust=ca) daemons accept them
+        until they end, and a warning says so.
+    type: list
+    elements: str
+    default: []
+    version_added: 1.1.0
+  accept_missing:
+    description:
+      - Cut off clients that hold valid certificates, where another O(trust) or O(daemon_ca) does that. Without it such
+        a change is refused and the clients are named.
+    type: bool
+    default: false
+    version_added: 1.1.0
   shared_names:
     description:
       - Host names and IP addresses that several daemons may have, such as the name of a load balancer before them.
@@ -174,6 +304,52 @@ EXAMPLES = r"""
   delegate_to: localhost
   register: buildkit_pki
 
+- name: Let the release group build on one of two builders, and the developers on both
+  buildfarm.buildkit.buildkit_pki:
+    path: /srv/pki
+    daemons:
+      - name: build-1
+        dns: [build-1.example.com]
+      - name: build-2
+        dns: [build-2.example.com]
+        admits: [default]
+    clients:
+      - name: alice
+      - name: ci
+        group: release
+
+- name: Begin to give the CA a new key
+  buildfarm.buildkit.buildkit_pki:
+    path: /srv/pki
+    clients:
+      - name: alice
+    rollover:
+      phase: distribute
+
+- name: Let the new key sign, now that alice has the new ca.pem
+  buildfarm.buildkit.buildkit_pki:
+    path: /srv/pki
+    clients:
+      - name: alice
+    rollover:
+      phase: issue
+      given: [alice]
+
+- name: Revoke a client
+  buildfarm.buildkit.buildkit_pki:
+    path: /srv/pki
+    trust: pinned
+    clients:
+      - name: alice
+    revoke: [mallory]
+
+- name: Take over the CA of mkcert
+  buildfarm.buildkit.buildkit_pki:
+    path: /srv/pki
+    ca:
+      import_certificate: /root/.local/share/mkcert/rootCA.pem
+      import_key: /root/.local/share/mkcert/rootCA-key.pem
+
 - name: Renew certificates of 30 days when a week is left
   buildfarm.buildkit.buildkit_pki:
     path: /srv/pki
@@ -185,10 +361,45 @@ EXAMPLES = r"""
 
 RETURN = r"""
 authorities:
-  description: The CA, as a list of one. The items have the keys of RV(daemons).
+  description:
+    - All CAs, V(default) first. The items have the keys of RV(daemons) but C(ca), and some more.
   returned: success
   type: list
   elements: dict
+  contains:
+    phase:
+      description: The phase of its rollover afterwards, V(distribute), V(issue) or V(none).
+      type: str
+    next:
+      description: The CA to come, in the phase V(distribute). V(null) in check mode if it would be made.
+      type: dict
+      contains:
+        serial:
+          description: Serial number of its certificate, in hex.
+          type: str
+        fingerprint:
+          description: SHA-256 of its certificate, in hex.
+          type: str
+        not_after:
+          description: When its certificate ends, in UTC.
+          type: str
+    previous:
+      description: The CA before, in the phase V(issue).
+      type: dict
+      contains:
+        serial:
+          description: Serial number of its certificate, in hex.
+          type: str
+        fingerprint:
+          description: SHA-256 of its certificate, in hex.
+          type: str
+        not_after:
+          description: When its certificate ends, in UTC.
+          type: str
+    not_given:
+      description: The clients that were not yet given what the phase hands out.
+      type: list
+      elements: str
   sample:
     - name: default
       changed: false
@@ -197,6 +408,10 @@ authorities:
       not_after: "2036-11-18T09:30:00Z"
       path: /srv/pki/authorities/default
       certificate: "-----BEGIN CERTIFICATE-----\n..."
+      phase: none
+      next: null
+      previous: null
+      not_given: []
 daemons:
   description: The daemons of this run, in the order of O(daemons).
   returned: success
@@ -225,6 +440,12 @@ daemons:
     certificate:
       description: Its certificate in PEM format. V(null) in check mode if it would be issued.
       type: str
+    ca:
+      description:
+        - What to install as its C(ca.pem), in PEM format. For a daemon what it knows the clients by that it admits,
+          for a client what it knows daemons by.
+        - V(null) in check mode if it would hold a certificate that is not made yet.
+      type: str
   sample:
     - name: build-1
       changed: true
@@ -233,6 +454,7 @@ daemons:
       not_after: "2027-02-19T09:30:00Z"
       path: /srv/pki/daemons/build-1
       certificate: "-----BEGIN CERTIFICATE-----\n..."
+      ca: "-----BEGIN CERTIFICATE-----\n..."
 clients:
   description: The clients of this run, in the order of O(clients). The items have the keys of RV(daemons).
   returned: success
@@ -246,13 +468,68 @@ clients:
       not_after: "2027-02-19T09:30:00Z"
       path: /srv/pki/clients/ci
       certificate: "-----BEGIN CERTIFICATE-----\n..."
+      ca: "-----BEGIN CERTIFICATE-----\n..."
 trust_bundle:
   description:
-    - The CA certificates that daemons and clients verify each other by, in PEM format.
-    - V(null) in check mode if the CA would be made or renewed.
+    - The CA certificates that clients verify daemons by, in PEM format.
+    - V(null) in check mode if one of them would be made or renewed.
   returned: success
   type: str
   sample: "-----BEGIN CERTIFICATE-----\n..."
+expires:
+  description: When each certificate ends that is in the directory and valid, the soonest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: One of V(ca), V(daemon) and V(client).
+      type: str
+    name:
+      description: Whose it is.
+      type: str
+    group:
+      description: The group of a client. Otherwise the name of the CA.
+      type: str
+    serial:
+      description: Its serial number, in hex.
+      type: str
+    not_after:
+      description: When it ends, in UTC.
+      type: str
+    days_left:
+      description: Whole days until then.
+      type: int
+  sample:
+    - kind: client
+      name: ci
+      group: release
+      serial: 61f2ab903c5d4e7f8091a2b3c4d5e6f700112233
+      not_after: "2027-02-19T09:30:00Z"
+      days_left: 90
+revoked:
+  description: The certificates that were ever revoked.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The client.
+      type: str
+    serial:
+      description: The serial number, in hex.
+      type: str
+    revoked:
+      description: When it was revoked, in UTC.
+      type: str
+    not_after:
+      description: When it ends, in UTC.
+      type: str
+  sample:
+    - name: mallory
+      serial: 0aa1ab903c5d4e7f8091a2b3c4d5e6f700112233
+      revoked: "2026-11-21T09:30:00Z"
+      not_after: "2027-02-19T09:30:00Z"
 """
 
 import typing as t
@@ -268,6 +545,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._files import L
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import PkiError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.fleet import run
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.keys import KEY_TYPES
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes import (
+    BY_CA,
+    DEFAULT,
+    PHASES,
+    TRUST_MODES,
+)
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -291,7 +574,12 @@ def argument_spec() -> dict[str, t.Any]:
                 "valid_for": {"type": "str", "default": "3650d"},
                 "renew_before": {"type": "str"},
                 "key_type": key_type(),
+                "max_age": {"type": "str"},
                 "passphrase": {"type": "str", "no_log": True},
+                "previous_passphrase": {"type": "str", "no_log": True},
+                "import_certificate": {"type": "path"},
+                "import_key": {"type": "path", "no_log": False},
+                "import_passphrase": {"type": "str", "no_log": True},
             },
         },
         "daemons": {
@@ -304,9 +592,28 @@ def argument_spec() -> dict[str, t.Any]:
                 "ip": strings(),
                 "csr": {"type": "str"},
                 "trusts": strings(),
+                "admits": {"type": "list", "elements": "str"},
             },
         },
-        "clients": {"type": "list", "elements": "dict", "default": [], "options": {"name": name}},
+        "clients": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"name": name, "group": {"type": "str", "default": DEFAULT}, "csr": {"type": "str"}},
+        },
+        "trust": {"type": "str", "choices": list(TRUST_MODES), "default": BY_CA},
+        "daemon_ca": {"type": "str", "default": DEFAULT},
+        "rollover": {
+            "type": "dict",
+            "options": {
+                "phase": {"type": "str", "choices": list(PHASES)},
+                "authority": {"type": "str", "default": DEFAULT},
+                "given": strings(),
+                "accept_missing": {"type": "bool", "default": False},
+            },
+        },
+        "revoke": strings(),
+        "accept_missing": {"type": "bool", "default": False},
         "shared_names": strings(),
         "valid_for": {"type": "str", "default": "90d"},
         "renew_before": {"type": "str"},

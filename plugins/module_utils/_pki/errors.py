@@ -8,6 +8,7 @@
     |   +-- UnreadableError   a key, certificate or register there cannot be read
     |   +-- PassphraseError   the key of the CA cannot be opened with what was given
     +-- ForeignTrustError     a host trusts another CA than ours
+    +-- CutOffError           good clients or daemons would no longer be accepted
     +-- CsrError              a certificate signing request is not acceptable
     +-- InspectionError       there is no certificate to tell about
 
@@ -39,6 +40,10 @@ class PassphraseError(StoreError):
 
 class ForeignTrustError(PkiError):
     """A host trusts a CA that is not in the PKI directory."""
+
+
+class CutOffError(PkiError):
+    """Clients or daemons that are in use would no longer be accepted, and nobody said that this is meant."""
 
 
 class CsrError(PkiError):

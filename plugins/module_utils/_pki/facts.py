@@ -114,6 +114,12 @@ def utc_text(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def issuer_key_identifier(certificate: x509.Certificate) -> bytes:
+    """The key identifier of the issuer that the certificate refers to; empty without one."""
+    found = _extension(certificate.extensions, x509.AuthorityKeyIdentifier)
+    return b"" if found is None else found.key_identifier or b""
+
+
 def to_pem(certificate: x509.Certificate) -> str:
     """A certificate in PEM."""
     return certificate.public_bytes(Encoding.PEM).decode("ascii")

@@ -9,60 +9,41 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import facts, keys, profiles
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import StoreError, UnreadableError
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import (
-    ISSUE,
-    KEEP,
-    REFRESH,
-    AuthorityStep,
-    LeafStep,
-    Plan,
-    State,
-    make_plan,
-    trust_bundle,
-)
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.execution import carry_out, foretell
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import authority_names, make_plan
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import AUTHORITY as AUTHORITY_KIND
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.store import (
-    AUTHORITY,
-    CA_FILE,
-    CERTIFICATE_FILE,
-    KEY_FILE,
-    Change,
-    Store,
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Found, Register
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.report import report
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.state import (
+    AuthorityState,
+    Imported,
+    Issuers,
+    Leaf,
+    State,
 )
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.store import AUTHORITY, Store
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.takeover import read_import
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes import (
     CLIENT,
     DAEMON,
+    DEFAULT,
     Wishes,
     read_wishes,
 )
 
 if t.TYPE_CHECKING:
-    from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.keys import PrivateKey
-    from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Register
     from cryptography import x509
-
-Found = t.List[t.Tuple[str, str, "x509.Certificate"]]
-"""Certificates with kind and name, as the register wants them."""
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one look at the directory gave."""
+    """What one look at the directory gave. ``register`` is the one on disk, that of ``state`` is complete."""
 
     state: State
     register: Register
-    found: Found
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The certificates in force after the run; in check mode those that exist and stay."""
-
-    authority: x509.Certificate | None
-    leaves: t.Mapping[tuple[str, str], x509.Certificate]
 
 
 def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict[str, t.Any]:
@@ -75,213 +56,89 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
     """
     wishes = read_wishes(options)
     store = Store(os.path.abspath(options["path"]))
-    passphrase = options["ca"]["passphrase"]
     timeout = options["lock_timeout"]
     store.check()
     if predict or not store.exists():
         # On a directory that is not there yet, a refusal must not leave one behind.
         with store.locked(timeout=timeout, read_only=True):
-            reading = _read(store, wishes, passphrase)
+            reading = _read(store, wishes, options["ca"], now)
             plan = make_plan(wishes, reading.state, now=now, predict=predict)
         if predict:
-            return _report(plan, _predicted(plan), store, reading.warnings)
+            return report(plan, foretell(plan, reading.state.authorities), reading.state, reading.warnings, now)
     with store.locked(timeout=timeout, read_only=False):
         store.recover()
-        reading = _read(store, wishes, passphrase)
+        reading = _read(store, wishes, options["ca"], now)
         plan = make_plan(wishes, reading.state, now=now, predict=False)
-        outcome = _carry_out(plan, store, reading, passphrase, now)
-    return _report(plan, outcome, store, reading.warnings)
+        if not reading.state.authorities:
+            store.write_ignore_file()
+        outcome = carry_out(plan, store, reading.register, options["ca"]["passphrase"], now)
+    return report(plan, outcome, reading.state, reading.warnings, now)
 
 
-def _read(store: Store, wishes: Wishes, passphrase: str | None) -> _Reading:
+def _read(store: Store, wishes: Wishes, ca: t.Mapping[str, t.Any], now: datetime) -> _Reading:
     store.check_keys()
-    authority = store.read_authority(wishes.authority.name, passphrase)
+    warnings: list[str] = []
+    authorities: dict[str, AuthorityState] = {}
+    for name in store.names(AUTHORITY):
+        found, told = store.read_authority(name, ca["passphrase"], ca["previous_passphrase"])
+        warnings += told
+        if found is not None:
+            authorities[name] = found
     register = store.read_register()
-    present = {kind: store.names(kind) for kind in (DAEMON, CLIENT)}
-    if authority is None and (register.entries or any(present.values())):
-        raise StoreError(
-            f"{store.path} has certificates on record and no CA: {store.directory(AUTHORITY, wishes.authority.name)} "
-            "is lost. Restore it from a backup; no new CA is made in its place, because every builder and client "
-            "would have to be given it. To start over on purpose, use another directory."
-        )
-    found: Found = []
-    if authority is not None:
-        found.append((AUTHORITY_KIND, wishes.authority.name, authority.certificate))
-    leaves = {}
-    for wish in wishes.leaves:
-        leaf = leaves[wish.kind, wish.name] = store.read_leaf(wish.kind, wish.name)
-        if leaf.certificate is not None:
-            found.append((wish.kind, wish.name, leaf.certificate))
-    other_daemons, warnings = {}, []
-    for kind, names in present.items():
-        for name in names:
+    imported = read_import(ca, authorities.get(DEFAULT), now)
+    leaves = {(wish.kind, wish.name): store.read_leaf(wish.kind, wish.name) for wish in wishes.leaves}
+    others: dict[tuple[str, str], Leaf] = {}
+    for kind in (DAEMON, CLIENT):
+        for name in store.names(kind):
             if (kind, name) in leaves:
                 continue
             try:
-                certificate = store.read_certificate(kind, name)
+                others[kind, name] = store.read_public(kind, name)
             except UnreadableError as exc:
                 warnings.append(f"The {kind} {name} is not part of this run and was passed over: {exc}")
-                continue
-            if certificate is None:
-                continue
-            found.append((kind, name, certificate))
-            if kind == DAEMON:
-                other_daemons[name] = facts.facts_of(certificate)
-    state = State(store.path, authority, leaves, other_daemons, register.authorities())
-    return _Reading(state, register, found, tuple(warnings))
+    complete = register.with_certificates(_found(store, authorities, {**others, **leaves}, now))
+    state = State(store.path, authorities, leaves, others, complete, imported)
+    _refuse_lost_authorities(store, wishes, state, imported)
+    return _Reading(state, register, tuple(warnings))
 
 
-def _carry_out(plan: Plan, store: Store, reading: _Reading, passphrase: str | None, now: datetime) -> _Outcome:
-    register = reading.register.with_certificates(reading.found)
-    certificate, key = _carry_out_authority(plan.authority, store, passphrase, now)
-    bundle = trust_bundle(certificate)
-    issued: Found = [(AUTHORITY_KIND, plan.authority.wish.name, certificate)]
-    leaves: dict[tuple[str, str], x509.Certificate] = {}
-    changes = []
-    for step in plan.leaves:
-        wish = step.wish
-        if step.action == ISSUE:
-            leaf, files = _issue(step, certificate, key, now)
-            changes.append(Change(wish.kind, wish.name, {CA_FILE: bundle, **files}, whole=True))
-            issued.append((wish.kind, wish.name, leaf))
-        else:
-            leaf = t.cast("x509.Certificate", step.before.certificate)
-            if step.action == REFRESH:
-                changes.append(Change(wish.kind, wish.name, {CA_FILE: bundle}, whole=False))
-        leaves[wish.kind, wish.name] = leaf
-    store.write(changes)
-    complete = register.with_certificates(issued)
-    if complete is not reading.register:
-        store.write_register(complete)
-    return _Outcome(certificate, leaves)
+def _found(
+    store: Store, authorities: t.Mapping[str, AuthorityState], leaves: t.Mapping[tuple[str, str], Leaf], now: datetime
+) -> t.Iterator[Found]:
+    """All certificates on disk, as the register wants them."""
+    for name, authority in authorities.items():
+        for one in authority.all:
+            yield Found(AUTHORITY_KIND, name, one.certificate, name)
+    issuers = Issuers(authorities)
+
+    def leaf(kind: str, name: str, certificate: x509.Certificate, group: str, revoked: str | None) -> Found:
+        issuer = issuers.of(certificate)
+        if issuer is not None:
+            return Found(kind, name, certificate, issuer[0], compat.fingerprint(issuer[1].certificate), revoked)
+        return Found(kind, name, certificate, group, None, revoked)
+
+    for (kind, name), files in leaves.items():
+        for certificate in (*files.superseded, files.certificate):
+            if certificate is not None:
+                yield leaf(kind, name, certificate, files.group or DEFAULT, None)
+    for _directory, certificate in store.read_revoked():
+        name = facts.common_name(certificate.subject) or ""
+        yield leaf(CLIENT, name, certificate, DEFAULT, facts.utc_text(now))
 
 
-def _carry_out_authority(
-    step: AuthorityStep, store: Store, passphrase: str | None, now: datetime
-) -> tuple[x509.Certificate, PrivateKey]:
-    name = step.wish.name
-    if step.before is None:
-        key = keys.generate(step.wish.key_type)
-        subject = profiles.subject(step.wish.common_name)
-        certificate = profiles.build_ca(subject, key, now=now, not_after=step.not_after)
-        files = {CA_FILE: trust_bundle(certificate), KEY_FILE: keys.to_pem(key, passphrase=passphrase)}
-        store.write_ignore_file()
-        store.write([Change(AUTHORITY, name, files, whole=True)])
-        return certificate, key
-    key = step.before.key
-    if step.action == KEEP:
-        return step.before.certificate, key
-    subject = step.before.certificate.subject
-    certificate = profiles.build_ca(subject, key, now=now, not_after=step.not_after)
-    store.write([Change(AUTHORITY, name, {CA_FILE: trust_bundle(certificate)}, whole=False)])
-    return certificate, key
-
-
-def _issue(
-    step: LeafStep, issuer: x509.Certificate, issuer_key: PrivateKey, now: datetime
-) -> tuple[x509.Certificate, dict[str, bytes]]:
-    wish = step.wish
-    files = {}
-    if wish.request is not None:
-        public_key = wish.request.public_key
-    else:
-        # A fresh key for every certificate: one that leaked is of use until its certificate ends, not longer.
-        key = keys.generate(wish.key_type)
-        public_key = key.public_key()
-        files[KEY_FILE] = keys.to_pem(key)
-    certificate = profiles.build_leaf(
-        wish.name,
-        public_key,
-        usage=wish.usage,
-        sans=wish.sans,
-        issuer=issuer,
-        issuer_key=issuer_key,
-        now=now,
-        not_after=step.not_after,
-    )
-    files[CERTIFICATE_FILE] = facts.to_pem(certificate).encode("ascii")
-    return certificate, files
-
-
-def _predicted(plan: Plan) -> _Outcome:
-    before = plan.authority.before
-    return _Outcome(
-        before.certificate if before is not None and plan.authority.action == KEEP else None,
-        {
-            (step.wish.kind, step.wish.name): step.before.certificate
-            for step in plan.leaves
-            if step.action != ISSUE and step.before.certificate is not None
-        },
-    )
-
-
-def _report(plan: Plan, outcome: _Outcome, store: Store, warnings: tuple[str, ...]) -> dict[str, t.Any]:
-    authority = plan.authority
-    items: dict[str, list[dict[str, t.Any]]] = {DAEMON: [], CLIENT: []}
-    before: dict[str, t.Any] = {}
-    after: dict[str, t.Any] = {}
-    directory = store.directory(AUTHORITY, authority.wish.name)
-    old = authority.before.certificate if authority.before else None
-    _compare(authority, directory, old, outcome.authority, store, before, after)
-    for step in plan.leaves:
-        wish = step.wish
-        directory = store.directory(wish.kind, wish.name)
-        certificate = outcome.leaves.get((wish.kind, wish.name))
-        items[wish.kind].append(_item(step, directory, certificate))
-        _compare(step, directory, step.before.certificate, certificate, store, before, after)
-    return {
-        "changed": plan.changed,
-        "authorities": [_item(authority, store.directory(AUTHORITY, authority.wish.name), outcome.authority)],
-        "daemons": items[DAEMON],
-        "clients": items[CLIENT],
-        "trust_bundle": None if outcome.authority is None else trust_bundle(outcome.authority).decode("ascii"),
-        "diff": {"before": before, "after": after},
-        "warnings": [*warnings, *plan.warnings],
-    }
-
-
-def _item(step: AuthorityStep | LeafStep, directory: str, certificate: x509.Certificate | None) -> dict[str, t.Any]:
-    return {
-        "name": step.wish.name,
-        "changed": step.action != KEEP,
-        "reasons": list(step.reasons),
-        "serial": None if certificate is None else facts.serial_hex(certificate),
-        "not_after": facts.utc_text(step.not_after),
-        "path": directory,
-        "certificate": None if certificate is None else facts.to_pem(certificate),
-    }
-
-
-def _compare(
-    step: AuthorityStep | LeafStep,
-    directory: str,
-    old: x509.Certificate | None,
-    new: x509.Certificate | None,
-    store: Store,
-    before: dict[str, t.Any],
-    after: dict[str, t.Any],
-) -> None:
-    """Enter what changes into the two sides of the diff: facts, never PEM."""
-    if step.action == KEEP:
-        return
-    where = os.path.relpath(directory, store.path)
-    before[where] = {} if old is None else _facts_for_diff(facts.facts_of(old))
-    if new is not None:
-        after[where] = _facts_for_diff(facts.facts_of(new))
-    else:
-        after[where] = {"not_after": facts.utc_text(step.not_after), "serial": "chosen when it is issued"}
-        if isinstance(step, LeafStep):
-            after[where]["sans"] = sorted(step.wish.sans)
-    if step.action == REFRESH:
-        before[where]["ca_file"], after[where]["ca_file"] = "outdated", "current"
-
-
-def _facts_for_diff(found: facts.CertificateFacts) -> dict[str, t.Any]:
-    return {
-        "fingerprint": found.fingerprint,
-        "key_type": found.key_type,
-        "not_after": facts.utc_text(found.not_after),
-        "sans": found.sorted_sans,
-        "serial": found.serial,
-        "subject": found.common_name,
-    }
+def _refuse_lost_authorities(store: Store, wishes: Wishes, state: State, imported: Imported | None) -> None:
+    """A CA that is on record and not on disk is lost, and never made anew."""
+    on_record = {entry["name"] for entry in state.register.of_kind(AUTHORITY_KIND)}
+    used = bool(state.register.entries or state.others or any(leaf.certificate for leaf in state.leaves.values()))
+    if imported is not None:
+        known = state.register.fingerprints(AUTHORITY_KIND)
+        if not used or compat.fingerprint(imported.authority.certificate) in known:
+            on_record.discard(DEFAULT)
+            used = False
+    for name in authority_names(wishes, state):
+        if name not in state.authorities and (name in on_record or (used and not state.authorities)):
+            raise StoreError(
+                f"{store.path} has certificates on record and no CA: {store.directory(AUTHORITY, name)} "
+                "is lost. Restore it from a backup; no new CA is made in its place, because every builder and client "
+                "would have to be given it. To start over on purpose, use another directory."
+            )

@@ -27,6 +27,7 @@ KEY_TYPES = ("ecdsa-p256", "ecdsa-p384", "rsa-3072")
 
 _CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 _SMALLEST_RSA = 3072
+_SMALLEST_RSA_OF_CA = 2048  # a CA that others made is taken as it is, down to what Go and OpenSSL still accept
 
 
 def generate(key_type: str) -> PrivateKey:
@@ -52,8 +53,17 @@ def is_supported(key: object) -> bool:
     return type_of(key) in KEY_TYPES
 
 
-def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
+def can_be_ca(key: object) -> bool:
+    """Tell whether the key of a CA that others may have made is strong enough, and of a kind that all can verify."""
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
+        return key.key_size >= _SMALLEST_RSA_OF_CA
+    return type_of(key) in ("ecdsa-p256", "ecdsa-p384", "ecdsa-p521")
+
+
+def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
     """The hash to sign with, as strong as the key."""
+    if type_of(key) == "ecdsa-p521":
+        return hashes.SHA512()
     return hashes.SHA384() if type_of(key) == "ecdsa-p384" else hashes.SHA256()
 
 
@@ -65,31 +75,36 @@ def to_pem(key: PrivateKey, *, passphrase: str | None = None) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def load(pem: bytes, path: str, *, passphrase: str | None = None) -> PrivateKey:
+def is_encrypted(pem: bytes) -> bool:
+    """Tell whether a key in PEM is encrypted, in PKCS #8 or in OpenSSL's traditional format."""
+    return b"ENCRYPTED" in pem
+
+
+def load(pem: bytes, path: str, *, passphrase: str | None = None, option: str = "ca.passphrase") -> PrivateKey:
     """Read a key.
 
     :param path: where it came from, for the message.
+    :param option: which option the passphrase is, for the message.
     :raises PassphraseError: when it is encrypted and the passphrase is missing or wrong, or the reverse.
     :raises UnreadableError: when it is no key. Ask :func:`is_supported` whether one can sign.
     """
-    encrypted = b"ENCRYPTED" in pem
+    encrypted = is_encrypted(pem)
     if encrypted and not passphrase:
         raise PassphraseError(
             f"The private key {path} is encrypted and no passphrase was given. For a CA, give the one it was "
-            "encrypted with (ca.passphrase); the key of a daemon or client must not be encrypted."
+            f"encrypted with ({option}); the key of a daemon or client must not be encrypted."
         )
     if passphrase and not encrypted:
         raise PassphraseError(
-            f"A passphrase was given, but the private key {path} is not encrypted. Leave the passphrase out, or "
-            "encrypt the key first with 'openssl pkcs8 -topk8'."
+            f"A passphrase was given ({option}), but the private key {path} is not encrypted. Leave it out."
         )
     try:
         key = serialization.load_pem_private_key(pem, passphrase.encode() if passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         if encrypted:
             raise PassphraseError(
-                f"The private key {path} cannot be decrypted: the passphrase is wrong, or the file is damaged. "
-                "It is left as it is."
+                f"The private key {path} cannot be decrypted: the passphrase is wrong ({option}), or the file is "
+                "damaged. It is left as it is."
             ) from exc
         raise UnreadableError(
             f"{path} holds no readable private key ({_short(exc)}). It is left as it is: restore it from a "

@@ -13,6 +13,9 @@ subjectKeyIdentifier  yes                   yes                                 
 authorityKeyId.       none (self-signed)    that of the CA                                   that of the CA
 ====================  ====================  ===============================================  ===============
 
+A pinned client, which daemons know by this very certificate, has a client's but is self-signed, so without
+authorityKeyIdentifier.
+
 (!) is critical. serverAuth and clientAuth never meet in one certificate, so that a builder cannot pose as a
 client nor a client as a builder. Serial numbers are random, 159 bits.
 """
@@ -39,9 +42,21 @@ CLOCK_SKEW = timedelta(hours=1)
 """How far the start of validity lies in the past, for machines whose clock is behind the controller's."""
 
 
-def build_ca(subject: x509.Name, key: PrivateKey, *, now: datetime, not_after: datetime) -> x509.Certificate:
-    """Make a self-signed CA certificate. The same subject and key again make a renewal that leaves accept."""
-    builder = _common(subject, key.public_key(), now=now, not_after=not_after)
+def build_ca(
+    subject: x509.Name,
+    key: PrivateKey,
+    *,
+    now: datetime,
+    not_after: datetime,
+    renewed: x509.Certificate | None = None,
+) -> x509.Certificate:
+    """Make a self-signed CA certificate.
+
+    :param renewed: the certificate of the same subject and key that this one takes the place of. It hands its key
+        identifier on, however that was computed: leaves refer to it.
+    """
+    identifier = None if renewed is None else subject_key_identifier(renewed)
+    builder = _common(subject, key.public_key(), now=now, not_after=not_after, identifier=identifier)
     builder = builder.issuer_name(subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
@@ -54,14 +69,14 @@ def build_leaf(
     *,
     usage: str,
     sans: t.Collection[str],
-    issuer: x509.Certificate,
+    issuer: x509.Certificate | None,
     issuer_key: PrivateKey,
     now: datetime,
     not_after: datetime,
 ) -> x509.Certificate:
-    """Make a certificate for a daemon (usage SERVER) or a client (usage CLIENT)."""
+    """Make a certificate for a daemon (usage SERVER) or a client (usage CLIENT); without ``issuer`` self-signed."""
     builder = _common(subject(name), public_key, now=now, not_after=not_after)
-    builder = builder.issuer_name(issuer.subject)
+    builder = builder.issuer_name(subject(name) if issuer is None else issuer.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     # Only a key exchange by RSA encryption, which TLS 1.2 still has, uses the key for more than signing.
     exchange = ("key_encipherment",) if keys.type_of(public_key).startswith("rsa-") else ()
@@ -71,7 +86,8 @@ def build_leaf(
     if sans:
         names = [_general_name(san) for san in sorted(sans)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    builder = builder.add_extension(_authority_key_identifier(issuer), critical=False)
+    if issuer is not None:
+        builder = builder.add_extension(_authority_key_identifier(issuer), critical=False)
     return builder.sign(issuer_key, keys.signature_hash(issuer_key))
 
 
@@ -80,7 +96,22 @@ def subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _common(name: x509.Name, public_key: PublicKey, *, now: datetime, not_after: datetime) -> x509.CertificateBuilder:
+def subject_key_identifier(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    """The certificate's own key identifier; where it has none, the one that leaves would refer to."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectKeyIdentifier.from_public_key(t.cast("PublicKey", certificate.public_key()))
+
+
+def _common(
+    name: x509.Name,
+    public_key: PublicKey,
+    *,
+    now: datetime,
+    not_after: datetime,
+    identifier: x509.SubjectKeyIdentifier | None = None,
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -88,7 +119,7 @@ def _common(name: x509.Name, public_key: PublicKey, *, now: datetime, not_after:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(not_after)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(identifier or x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
 
@@ -109,12 +140,7 @@ def _key_usage(*wanted: str) -> x509.KeyUsage:
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """The issuer's own key identifier, whichever way it was computed (RFC 5280, 4.2.1.1)."""
-    try:
-        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        key = t.cast("PublicKey", issuer.public_key())
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key_identifier(issuer))
 
 
 def _general_name(san: str) -> x509.GeneralName:

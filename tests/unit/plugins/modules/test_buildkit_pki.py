@@ -49,7 +49,7 @@ def test_check_run_run_again_and_read_back(run: Run, pki: Path) -> None:
     first = run(diff=True)
     second = run(diff=True)
     assert [outcome.result["changed"] for outcome in (checked, first, second)] == [True, True, False]
-    keys = {"authorities", "daemons", "clients", "trust_bundle", "changed", "diff"}
+    keys = {"authorities", "daemons", "clients", "trust_bundle", "expires", "revoked", "changed", "diff"}
     assert [set(outcome.result) for outcome in (checked, first, second)] == [keys] * 3
     for kind in ("authorities", "daemons", "clients"):
         assert checked.result[kind][0]["reasons"] == first.result[kind][0]["reasons"] != []

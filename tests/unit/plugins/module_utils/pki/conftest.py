@@ -33,16 +33,33 @@ def wish() -> t.Callable[..., dict[str, t.Any]]:
             "valid_for": "3650d",
             "renew_before": None,
             "key_type": "ecdsa-p256",
+            "max_age": None,
             "passphrase": None,
+            "previous_passphrase": None,
+            "import_certificate": None,
+            "import_key": None,
+            "import_passphrase": None,
             **wanted.pop("ca", {}),
         }
-        daemons = [{"dns": [], "ip": [], "csr": None, "trusts": [], **daemon} for daemon in wanted.pop("daemons", [])]
-        clients = [{"name": name} for name in wanted.pop("clients", [])]
+        nothing = {"dns": [], "ip": [], "csr": None, "trusts": [], "admits": None}
+        daemons = [{**nothing, **daemon} for daemon in wanted.pop("daemons", [])]
+        clients = [
+            {"group": "default", "csr": None, **({"name": client} if isinstance(client, str) else client)}
+            for client in wanted.pop("clients", [])
+        ]
+        rollover = wanted.pop("rollover", None)
+        if rollover is not None:
+            rollover = {"phase": None, "authority": "default", "given": [], "accept_missing": False, **rollover}
         return {
             "path": str(path),
             "ca": ca,
             "daemons": daemons,
             "clients": clients,
+            "rollover": rollover,
+            "trust": "ca",
+            "daemon_ca": "default",
+            "revoke": [],
+            "accept_missing": False,
             "shared_names": [],
             "valid_for": "90d",
             "renew_before": None,

@@ -9,7 +9,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, csr, facts, keys, plan, profiles
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import (
+    compat,
+    csr,
+    facts,
+    keys,
+    plan,
+    profiles,
+    register,
+    state,
+    trust,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import (
     CsrError,
     ForeignTrustError,
@@ -34,37 +44,38 @@ DAEMON_WISH = LeafWish(DAEMON, "build-1", LIFE, "ecdsa-p256", sans=SANS)
 CLIENT_WISH = LeafWish(CLIENT, "ci", LIFE, "ecdsa-p256")
 
 
-def make_ca(now: datetime, *, left: timedelta = 3650 * DAY, name: str = "BuildKit CA") -> plan.Authority:
+def make_ca(now: datetime, *, left: timedelta = 3650 * DAY, name: str = "BuildKit CA") -> state.Authority:
     """A CA with that much of its life left."""
     key = keys.generate("ecdsa-p256")
-    return plan.Authority(profiles.build_ca(profiles.subject(name), key, now=now, not_after=now + left), key)
+    return state.Authority(profiles.build_ca(profiles.subject(name), key, now=now, not_after=now + left), key)
 
 
 def make_leaf(
-    ca: plan.Authority, wish: LeafWish, now: datetime, *, left: timedelta = 90 * DAY, **different: t.Any
-) -> plan.Leaf:
+    ca: state.Authority, wish: LeafWish, now: datetime, *, left: timedelta = 90 * DAY, **different: t.Any
+) -> state.Leaf:
     """A leaf as ``wish`` wants it, or different in something."""
     key = keys.generate(different.pop("key_type", wish.key_type))
     values = {"usage": wish.usage, "sans": wish.sans, "now": now, "not_after": now + left, **different}
     name = values.pop("name", wish.name)
     certificate = profiles.build_leaf(name, key.public_key(), issuer=ca.certificate, issuer_key=ca.key, **values)
-    return plan.Leaf(certificate, key, plan.trust_bundle(ca.certificate))
+    return state.Leaf(certificate, key, trust.to_pem((ca.certificate,)))
 
 
 def decide(
     now: datetime,
-    ca: plan.Authority | None,
-    *leaves: tuple[LeafWish, plan.Leaf | None],
+    ca: state.Authority | None,
+    *leaves: tuple[LeafWish, state.Leaf | None],
     ca_wish: AuthorityWish = CA_WISH,
     predict: bool = False,
-    **state: t.Any,
+    shared_names: frozenset[str] = frozenset(),
+    **found: t.Any,
 ) -> plan.Plan:
     """Plan for wishes, each with the leaf found on disk."""
-    found = {(wish.kind, wish.name): leaf for wish, leaf in leaves if leaf is not None}
-    shared = state.pop("shared_names", frozenset())
+    there = {(wish.kind, wish.name): leaf for wish, leaf in leaves if leaf is not None}
+    authorities = {} if ca is None else {"default": state.AuthorityState(ca)}
     return plan.make_plan(
-        Wishes(ca_wish, tuple(wish for wish, _leaf in leaves), shared),
-        plan.State("/srv/pki", ca, found, **state),
+        Wishes(ca_wish, tuple(wish for wish, _leaf in leaves), shared_names, ca_name=ca_wish.common_name),
+        state.State("/srv/pki", authorities, there, **found),
         now=now,
         predict=predict,
     )
@@ -81,8 +92,8 @@ def test_an_empty_directory_gets_a_ca_and_all_leaves(now: datetime) -> None:
     later = now + timedelta(microseconds=999)
     result = decide(later, None, (DAEMON_WISH, None), (CLIENT_WISH, None))
     assert result.changed
-    assert (result.authority.action, result.authority.reasons) == ("create", ("/srv/pki holds no CA yet",))
-    assert result.authority.not_after == now + 3650 * DAY
+    assert (result.authorities[0].action, result.authorities[0].reasons) == ("create", ("/srv/pki holds no CA yet",))
+    assert result.authorities[0].not_after == now + 3650 * DAY
     assert [step.action for step in result.leaves] == ["issue", "issue"]
     assert {step.reasons for step in result.leaves} == {("it has no certificate yet",)}
     assert {step.not_after for step in result.leaves} == {now + 90 * DAY}
@@ -96,7 +107,7 @@ def test_what_is_as_wished_is_kept(now: datetime) -> None:
         now, ca, (DAEMON_WISH, make_leaf(ca, DAEMON_WISH, now)), (CLIENT_WISH, make_leaf(ca, CLIENT_WISH, now))
     )
     assert not result.changed
-    assert {step.action for step in (result.authority, *result.leaves)} == {"keep"}
+    assert {step.action for step in (result.authorities[0], *result.leaves)} == {"keep"}
     assert result.warnings == ()
 
 
@@ -150,7 +161,7 @@ def test_the_certificate_of_a_ca_is_no_leaf(now: datetime) -> None:
     """A CA certificate put in the place of a leaf is replaced."""
     ca = make_ca(now, name="build-1")
     wish = replace(DAEMON_WISH, sans=frozenset())
-    leaf = plan.Leaf(ca.certificate, ca.key, plan.trust_bundle(ca.certificate))
+    leaf = state.Leaf(ca.certificate, ca.key, trust.to_pem((ca.certificate,)))
     action, reasons = only(decide(now, ca, (wish, leaf)))
     assert action == "issue"
     assert "it is for a CA, not for a server" in reasons
@@ -199,10 +210,10 @@ def test_a_ca_inside_its_window_is_renewed_with_its_key(now: datetime) -> None:
     issued = now - 3000 * DAY
     ca = make_ca(issued)
     result = decide(now, ca, (CLIENT_WISH, make_leaf(ca, CLIENT_WISH, now)))
-    assert result.authority.action == "renew"
-    assert result.authority.reasons == ("it expires in 650 days (renew_before 1000d)",)
-    assert result.authority.not_after == now + 3650 * DAY
-    assert result.authority.before is ca
+    assert result.authorities[0].action == "renew"
+    assert result.authorities[0].reasons == ("it expires in 650 days (renew_before 1000d)",)
+    assert result.authorities[0].not_after == now + 3650 * DAY
+    assert result.authorities[0].signer is ca
     assert only(result) == ("refresh", ("the CA certificate is renewed",))
 
 
@@ -210,7 +221,7 @@ def test_an_outdated_ca_file_beside_a_leaf_is_refreshed(now: datetime) -> None:
     """The leaf's certificate stays."""
     ca = make_ca(now)
     leaf = make_leaf(ca, CLIENT_WISH, now)
-    for bundle in (None, b"", plan.trust_bundle(make_ca(now).certificate)):
+    for bundle in (None, b"", b"hello", trust.to_pem((make_ca(now).certificate,))):
         result = decide(now, ca, (CLIENT_WISH, replace(leaf, bundle=bundle)))
         assert only(result) == ("refresh", ("its CA file is missing or outdated",))
 
@@ -279,14 +290,15 @@ def test_a_host_that_trusts_our_ca_is_welcome(now: datetime) -> None:
     ours, past, foreign = compat.fingerprint(ca.certificate), "cd" * 32, "ab" * 32
     for trusts in ({ours}, {ours, foreign}, {past}):
         wish = replace(DAEMON_WISH, trusts=frozenset(trusts))
-        assert decide(now, ca, (wish, None), past_authorities=frozenset({past})).changed
+        known = register.Register(({"kind": "ca", "name": "default", "fingerprint": past},))
+        assert decide(now, ca, (wish, None), register=known).changed
 
 
 def test_names_of_daemons_outside_this_run_stay_reserved(now: datetime) -> None:
     """As long as their certificates are valid, unless the name is shared on purpose."""
     ca = make_ca(now)
-    other = facts.facts_of(make_leaf(ca, DAEMON_WISH, now, left=10 * DAY, name="build-9").certificate)
+    others = {(DAEMON, "build-9"): make_leaf(ca, DAEMON_WISH, now, left=10 * DAY, name="build-9")}
     with pytest.raises(WishError, match=r"daemon build-9 has a certificate until .*/srv/pki/daemons/build-9"):
-        decide(now, ca, (DAEMON_WISH, None), other_daemons={"build-9": other})
-    assert decide(now, ca, (DAEMON_WISH, None), other_daemons={"build-9": other}, shared_names=SANS).changed
-    assert decide(now + 11 * DAY, ca, (DAEMON_WISH, None), other_daemons={"build-9": other}).changed
+        decide(now, ca, (DAEMON_WISH, None), others=others)
+    assert decide(now, ca, (DAEMON_WISH, None), others=others, shared_names=SANS).changed
+    assert decide(now + 11 * DAY, ca, (DAEMON_WISH, None), others=others).changed
