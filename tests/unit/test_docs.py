@@ -26,6 +26,8 @@ DOCUMENTS = [
 ]
 # "…" in a documented message, and whatever code puts there: what varies.
 VARYING = "…"
+# What says something to users beside the Python code.
+TEMPLATED = ("roles/*/tasks/*.yml", "roles/*/templates/*", "playbooks/*.yml")
 
 
 def _document(path: Path) -> str:
@@ -133,7 +135,7 @@ def _messages() -> str:
                 texts.append("".join(parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(re.sub(r"\{\w*\}", VARYING, node.value))
-    for path in (*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("roles/*/templates/*")):
+    for path in (path for pattern in TEMPLATED for path in CHECKOUT.glob(pattern)):
         texts.append(re.sub(r"\{\{.*?\}\}", VARYING, path.read_text(), flags=re.DOTALL))
     return "\n".join(" ".join(text.split()) for text in texts)
 
