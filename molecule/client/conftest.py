@@ -1,0 +1,111 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A laptop that Ansible never touched, with a bundle and the tools of a developer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+BUNDLES = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pki" / "bundles"
+BUILDERS = {"client-old": "tcp://172.29.214.11:1234", "client-new": "tcp://172.29.214.12:1234"}
+# A place with a space in it, which a shell script must bear.
+HOME = "/home/bob/my bundles"
+DOCKERFILE = "FROM scratch\nCOPY hello.txt /\n"
+BAKE = 'group "default" { targets = ["hello"] }\ntarget "hello" { output = ["type=local,dest=baked"] }\n'
+
+
+class Host:
+    """A container, used as a person would: one shell command after the other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def put(self, source: Path, path: str, *, mode: str = "0755") -> None:
+        """Copies a file of this machine there, for everyone to read."""
+        subprocess.run(["docker", "cp", "-q", "-L", source, f"{self.name}:{path}"], check=True)
+        self.ran(f"chown 0:0 '{path}' && chmod {mode} '{path}'", user="root")
+
+    def run(
+        self, command: str, *, user: str = "bob", shell: str = "sh", timeout: float = 90, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a shell, in the user's home, and says how it ended."""
+        home = "/root" if user == "root" else f"/home/{user}"
+        variables = [f"--env={name}={value}" for name, value in {"HOME": home, **environment}.items()]
+        options = ["--user", user, "--workdir", home, *variables]
+        return subprocess.run(
+            ["docker", "exec", *options, self.name, shell, "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def ran(self, command: str, *, user: str = "bob", shell: str = "sh", **environment: str) -> str:
+        """What a command said that must not fail."""
+        done = self.run(command, user=user, shell=shell, **environment)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+def _program(archive: str, scratch: Path) -> Path:
+    with tarfile.open(archive) as opened:
+        source = opened.extractfile("bin/buildctl")
+        assert source is not None
+        scratch.write_bytes(source.read())
+    return scratch
+
+
+def _buildx(age: str) -> Path:
+    """A docker-buildx from Debian's packages: trixie's or sid's."""
+    tool = [sys.executable, PROJECT / "tools" / "docker_buildx.py", age]
+    return Path(json.loads(subprocess.run(tool, check=True, capture_output=True, text=True).stdout)["path"])
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The client programs, by what they are called on the hosts."""
+    scratch = tmp_path_factory.mktemp("tools")
+    return {
+        "/usr/local/bin/buildctl": _program(os.environ["BUILDKIT_OLD_ARCHIVE"], scratch / "old"),
+        "/opt/new/buildctl": _program(os.environ["BUILDKIT_NEW_ARCHIVE"], scratch / "new"),
+        "/opt/buildx-old": _buildx("old"),
+        "/opt/buildx-new": _buildx("new"),
+    }
+
+
+@pytest.fixture(scope="session")
+def laptop_with_tools(tools: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """The laptop with its user bob, who has two versions of each tool and something to build."""
+    host = Host("client-laptop")
+    scratch = tmp_path_factory.mktemp("project")
+    (scratch / "Dockerfile").write_text(DOCKERFILE)
+    (scratch / "hello.txt").write_text("hello\n")
+    (scratch / "docker-bake.hcl").write_text(BAKE)
+    host.ran("id bob >/dev/null 2>&1 || useradd --create-home bob; mkdir -p /opt/new", user="root")
+    host.ran("command -v zsh || { apt-get -qq update && apt-get -qq install -y zsh; } >/dev/null 2>&1", user="root")
+    for path, source in tools.items():
+        host.put(source, path)
+    host.ran("rm -rf /home/bob/project && mkdir /home/bob/project", user="root")
+    for name in ("Dockerfile", "hello.txt", "docker-bake.hcl"):
+        host.put(scratch / name, f"/home/bob/project/{name}", mode="0644")
+    host.ran("chown -R bob: /home/bob/project", user="root")
+    return host
+
+
+@pytest.fixture
+def laptop(laptop_with_tools: Host) -> Iterator[Host]:
+    """The laptop on which bob has just unpacked alice's bundle."""
+    host = laptop_with_tools
+    host.put(BUNDLES / "buildkit-alice.tar.gz", "/opt/bundle.tar.gz", mode="0644")
+    host.ran(f"mkdir -p '{HOME}' && tar -xzf /opt/bundle.tar.gz -C '{HOME}'")
+    yield host
+    host.ran(f"rm -rf '{HOME}' .docker project/out project/baked")
