@@ -15,8 +15,6 @@ from datetime import datetime
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts, keys, profiles
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import (
-    CREATE,
-    IMPORT,
     ISSUE,
     KEEP,
     RENEW,
@@ -91,7 +89,9 @@ def carry_out(plan: Plan, store: Store, register: Register, passphrase: str | No
     changes = [_authority_change(step, authorities[step.wish.name], passphrase) for step in plan.authorities]
     store.write([change for change in changes if change is not None])
     issued = [
-        Found(AUTHORITY_KIND, name, one.certificate, name) for name, state in authorities.items() for one in state.all
+        Found(AUTHORITY_KIND, step.wish.name, one.certificate, step.wish.name)
+        for step in plan.authorities
+        for one in (*authorities[step.wish.name].all, *(() if step.signer is None else (step.signer,)))
     ]
     leaves: dict[tuple[str, str], x509.Certificate] = {}
     files: dict[tuple[str, str], dict[str, bytes]] = {}
@@ -125,16 +125,13 @@ def carry_out(plan: Plan, store: Store, register: Register, passphrase: str | No
     return Outcome(authorities, leaves, bundles, complete, to_pem(trust.of_client()))
 
 
-def foretell(plan: Plan, authorities: t.Mapping[str, AuthorityState]) -> Outcome:
+def foretell(plan: Plan) -> Outcome:
     """What is known of the outcome before anything is done."""
     from_plan = {}
     for step in plan.authorities:
-        if step.before is not None and step.action not in (CREATE, RENEW) and step.move.step != DISTRIBUTE:
-            from_plan[step.wish.name] = _moved(step, step.before)
-        elif step.before is not None and step.action != RENEW:
-            from_plan[step.wish.name] = step.before
-        elif step.action == IMPORT and step.signer is not None:
-            from_plan[step.wish.name] = AuthorityState(step.signer)
+        if step.signer is not None and not step.renew:
+            known = AuthorityState(step.signer) if step.before is None else _moved(step, step.before)
+            from_plan[step.wish.name] = known
     leaves = {
         (leaf.wish.kind, leaf.wish.name): leaf.before.certificate
         for leaf in plan.leaves
@@ -154,12 +151,10 @@ def foretell(plan: Plan, authorities: t.Mapping[str, AuthorityState]) -> Outcome
 def _after(step: AuthorityStep, now: datetime) -> AuthorityState:
     """An authority with all that this run makes for it."""
     wish = step.wish
-    if step.before is None:
-        if step.signer is not None:
-            return AuthorityState(step.signer)
+    if step.signer is None:
         return AuthorityState(_new_ca(step, now, step.not_after))
-    state = _moved(step, step.before)
-    if step.action == RENEW:
+    state = AuthorityState(step.signer) if step.before is None else _moved(step, step.before)
+    if step.renew:
         old = state.current
         certificate = profiles.build_ca(
             old.certificate.subject, old.key, now=now, not_after=step.not_after, renewed=old.certificate

@@ -64,7 +64,7 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
             reading = _read(store, wishes, options["ca"], now)
             plan = make_plan(wishes, reading.state, now=now, predict=predict)
         if predict:
-            return report(plan, foretell(plan, reading.state.authorities), reading.state, reading.warnings, now)
+            return report(plan, foretell(plan), reading.state, reading.warnings, now)
     with store.locked(timeout=timeout, read_only=False):
         store.recover()
         reading = _read(store, wishes, options["ca"], now)

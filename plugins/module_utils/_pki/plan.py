@@ -83,6 +83,8 @@ CHANGE = "change"  # the certificate in force stays or was made before: a phase,
 ISSUE = "issue"  # a new certificate for a leaf
 REFRESH = "refresh"  # the leaf stays, a file beside it changes
 
+RENEWED = "the CA certificate is renewed"
+
 _STAY = Move("", NO_ROLLOVER, Record())
 
 
@@ -93,6 +95,7 @@ class AuthorityStep:
     :param signer: the CA that signs afterwards; None when it is made in this run.
     :param not_after: the end of its certificate afterwards.
     :param trusted: its certificates in all bundles afterwards, see trust.py.
+    :param renew: the signer gets a new certificate.
     """
 
     wish: AuthorityWish
@@ -103,6 +106,7 @@ class AuthorityStep:
     not_after: datetime
     trusted: Certificates
     move: Move = _STAY
+    renew: bool = False
 
     @property
     def kept(self) -> tuple[Authority, ...]:
@@ -164,6 +168,8 @@ def make_plan(wishes: Wishes, state: State, *, now: datetime, predict: bool) -> 
     now = now.replace(microsecond=0)
     _refuse_foreign_trust(wishes, state)
     _refuse_taken_sans(wishes, state, now)
+    if wishes.rollover is not None and wishes.rollover.authority not in state.authorities:
+        raise WishError(f"rollover names the CA {wishes.rollover.authority}, and {state.path} has no such CA yet.")
     revocation = plan_revocation(wishes, state, now)
     state = _after_revocation(state, revocation)
     steps = {name: _plan_authority(wishes.named(name), wishes, state, now) for name in authority_names(wishes, state)}
@@ -269,7 +275,7 @@ def _plan_authority(wish: AuthorityWish, wishes: Wishes, state: State, now: date
         due = _too_old(start, wish, now)
     reasons = (*([due] if due else []), *move.reasons, *encryption)
     action = RENEW if due else CHANGE if reasons else KEEP
-    current = Pending("the CA certificate is renewed") if due else signer.certificate
+    current = Pending(RENEWED) if due else signer.certificate
     trusted: Certificates = (current,)
     if move.step == DISTRIBUTE:
         trusted = (current, Pending(f"it trusts the new CA of {wish.name} too"))
@@ -278,19 +284,22 @@ def _plan_authority(wish: AuthorityWish, wishes: Wishes, state: State, now: date
     elif move.phase == ISSUE_PHASE:
         old = before.current if move.step else before.previous
         trusted = (*(() if old is None else (old.certificate,)), current)
-    return AuthorityStep(
-        wish, action, reasons, before, signer, now + wish.life.valid_for if due else end, trusted, move
-    )
+    not_after = now + wish.life.valid_for if due else end
+    return AuthorityStep(wish, action, reasons, before, signer, not_after, trusted, move, bool(due))
 
 
 def _plan_new_authority(wish: AuthorityWish, wishes: Wishes, state: State, now: datetime) -> AuthorityStep:
-    if wishes.rollover is not None and wishes.rollover.authority == wish.name and wishes.rollover.phase:
-        raise WishError(f"rollover asks for a new key of the CA {wish.name}, and {state.path} has no such CA yet.")
     if state.imported is not None and wish.name == DEFAULT:
         authority = state.imported.authority
         reasons = (f"it is taken over from {state.imported.path}",)
         end = compat.not_after(authority.certificate)
-        return AuthorityStep(wish, IMPORT, reasons, None, authority, end, (authority.certificate,))
+        due = _due(end, wish.life, now)
+        if not due or now + wish.life.valid_for <= end:
+            return AuthorityStep(wish, IMPORT, reasons, None, authority, end, (authority.certificate,))
+        trusted: Certificates = (Pending(RENEWED),)
+        return AuthorityStep(
+            wish, IMPORT, (*reasons, due), None, authority, now + wish.life.valid_for, trusted, renew=True
+        )
     reasons = (f"{state.path} holds no CA yet" if not state.authorities else f"there is no CA {wish.name} yet",)
     pending: Certificates = (Pending(f"it trusts the CA {wish.common_name!r} now"),)
     return AuthorityStep(wish, CREATE, reasons, None, None, now + wish.life.valid_for, pending)
