@@ -1,0 +1,161 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real builds, by BuildKit's own client and by us: no registry and no internet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import re
+import secrets
+import shutil
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import AsyncIterator, Iterator
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
+    channel,
+    control,
+    endpoint,
+    llb,
+    messages,
+)
+from daemon import Daemon
+
+_PROGRAMS = ("/bin/sh", "/bin/sleep", "/bin/dd")
+_START_LIMIT = 30.0
+
+# Layers, an uploaded context and a cache mount; the argument makes each build another one.
+WARM = """FROM scratch
+COPY . /
+RUN --mount=type=cache,target=/cached dd if=/dev/zero of=/cached/file bs=1000000 count=3
+ARG content
+RUN dd if=/dev/zero of=/layer bs=1000000 count=5; echo "$content" >/content
+"""
+SLEEP = """FROM scratch
+COPY . /
+ARG content
+RUN sleep {seconds}
+"""
+FAIL = """FROM scratch
+COPY . /
+RUN exit 3
+"""
+
+
+def context(directory: Path, dockerfile: str) -> Path:
+    """A context with some programs of this machine, what they need, and a Dockerfile."""
+    for program in _PROGRAMS:
+        libraries = re.findall(r"/\S+", subprocess.check_output(["ldd", program], text=True))
+        for path in (program, *libraries):
+            copy = directory / path[1:]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    (directory / "Dockerfile").write_text(dockerfile, encoding="ascii")
+    return directory
+
+
+def command(daemon: Daemon, directory: Path) -> list[str]:
+    """How buildctl builds this context on the daemon, through its unix socket, without a hit in the cache."""
+    client = [str(daemon.bin / "buildctl"), "--addr", daemon.unix, "build", "--frontend", "dockerfile.v0"]
+    where = ["--local", f"context={directory}", "--local", f"dockerfile={directory}"]
+    return [*client, *where, "--opt", f"build-arg:content={secrets.token_hex(8)}"]
+
+
+def build(daemon: Daemon, directory: Path, *, ok: bool = True) -> None:
+    """Build it to its end."""
+    run = subprocess.run(command(daemon, directory), capture_output=True, text=True, check=False)
+    assert (run.returncode == 0) is ok, run.stderr
+
+
+@contextlib.contextmanager
+def running(daemon: Daemon, directory: Path, seconds: float = 600.0) -> Iterator[subprocess.Popen[bytes]]:
+    """A build that takes so many seconds; its client is stopped at the end of the block, and the build with it."""
+    seconds += secrets.randbelow(10**6) / 10**9  # so that the step is found among all others
+    path = context(directory, SLEEP.format(seconds=f"{seconds:.9f}"))
+    with subprocess.Popen(command(daemon, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        try:
+            deadline = time.monotonic() + _START_LIMIT
+            while not sleeping(f"{seconds:.9f}"):
+                assert client.poll() is None, "the build ended too early"
+                assert time.monotonic() < deadline, "the build did not start"
+                time.sleep(0.02)
+            yield client
+        finally:
+            client.terminate()
+            client.wait()
+            while sleeping(f"{seconds:.9f}") and time.monotonic() < deadline + _START_LIMIT:
+                time.sleep(0.02)
+
+
+def sleeping(seconds: str) -> bool:
+    """Whether a step that sleeps for so long runs."""
+    return _any_process(f"sleep\0{seconds}\0")
+
+
+def _any_process(arguments: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == arguments.encode():
+                return True
+    return False
+
+
+def buildctl(daemon: Daemon, *arguments: str) -> str:
+    """What BuildKit's own client prints, over the unix socket."""
+    return subprocess.run(
+        [str(daemon.bin / "buildctl"), "--addr", daemon.unix, *arguments], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def cache(daemon: Daemon) -> tuple[int, int]:
+    """Records in the cache, and their bytes, as buildctl lists them."""
+    listed = buildctl(daemon, "du", "--verbose")
+    sizes = [_bytes(size) for size in re.findall(r"^Size:\s+(\S+)$", listed, re.MULTILINE)]
+    return len(sizes), sum(sizes)
+
+
+def _bytes(text: str) -> int:
+    number, unit = re.fullmatch(r"([\d.]+)([kKMGT]?i?B)", text).groups()
+    return round(float(number) * 1000 ** ("BKMGT".index(unit[0].upper()) if len(unit) > 1 else 0))
+
+
+def endless_program() -> bytes:
+    """A static program that waits for ever."""
+    machine, code = {
+        # mov eax, pause; syscall; jump back
+        "x86_64": (62, bytes.fromhex("b8220000000f05ebf7")),
+        # mov x0..x3, 0; mov x8, ppoll; svc 0; branch back
+        "aarch64": (183, struct.pack("<7I", *(0xD2800000 | x for x in range(4)), 0xD2800928, 0xD4000001, 0x17FFFFFA)),
+    }[platform.machine()]
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    elf = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    elf += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return elf + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000) + code
+
+
+@contextlib.asynccontextmanager
+async def internal(daemon: Daemon) -> AsyncIterator[control.Control]:
+    """A build that is sent as internal, as our proofs are, and runs until the end of the block."""
+    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=5)
+    try:
+        client = control.Control(opened.channel, timeout=5)
+        program = llb.File(f"/{secrets.token_hex(8)}", endless_program(), mode=0o755)
+        graph = llb.definition(llb.run(llb.make_file(program), [program.path], name="wait"))
+        request = messages.new(
+            "moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(16), Internal=True, Definition=graph
+        )
+        request.Cache.SetInParent()
+        build = asyncio.ensure_future(client.solve(request, timeout=60))
+        while not _any_process(f"{program.path}\0"):
+            assert not build.done(), build
+            await asyncio.sleep(0.02)
+        yield client
+        build.cancel()
+        await asyncio.gather(build, return_exceptions=True)
+    finally:
+        await opened.close()
