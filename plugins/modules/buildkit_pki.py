@@ -226,6 +226,13 @@ options:
         type: list
         elements: str
         default: []
+      given_in:
+        description:
+          - The phase that handed out what O(rollover.given) is about, to leave no doubt. If the rollover is not in
+            that phase, nothing is recorded.
+          - The default is the phase before O(rollover.phase), and without that the one that is reached.
+        type: str
+        choices: [distribute, issue]
       accept_missing:
         description: Cut off the clients and daemons for which V(issue) or V(retire) would be refused. V(retire) is
           refused all the same while a valid certificate of the old CA is in the directory.
@@ -609,6 +616,7 @@ def argument_spec() -> dict[str, t.Any]:
                 "phase": {"type": "str", "choices": list(PHASES)},
                 "authority": {"type": "str", "default": DEFAULT},
                 "given": strings(),
+                "given_in": {"type": "str", "choices": list(PHASES[:-1])},
                 "accept_missing": {"type": "bool", "default": False},
             },
         },

@@ -148,8 +148,9 @@ def _grown(
 ) -> Record:
     """The record, with what this run says and shows.
 
-    ``given`` is about what the phase on disk hands out. Beside a phase that is reached already it is not taken as that:
-    it may be the repetition of the run that reached it, whose ``given`` was about the phase before.
+    ``given`` is about what the phase on disk hands out, unless ``given_in`` says another. Beside a phase that is
+    reached already it is not taken as that: it may be the repetition of the run that reached it, whose ``given`` was
+    about the phase before.
     """
     record = before.record
     if wish is not None and wish.given:
@@ -166,7 +167,8 @@ def _grown(
                 f"rollover.given names {', '.join(unknown)}, and no client of that name has a certificate: name "
                 "clients as they are listed in clients."
             )
-        if step or wish.phase is None or before.phase == DISTRIBUTE:
+        about_this = step or wish.phase is None or before.phase == DISTRIBUTE
+        if wish.given_in == before.phase or (wish.given_in is None and about_this):
             record = Record(record.given | wish.given, record.daemons)
     if before.next is not None:
         fingerprint = compat.fingerprint(before.next.certificate)

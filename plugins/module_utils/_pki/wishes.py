@@ -69,6 +69,7 @@ class RolloverWish:
     authority: str = DEFAULT
     given: frozenset[str] = frozenset()
     accept_missing: bool = False
+    given_in: str | None = None  # the phase that handed it out; None for the one that ``phase`` follows
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def _rollover(options: t.Mapping[str, t.Any] | None) -> RolloverWish | None:
         return None
     names.check_name(options["authority"], "CA")
     return RolloverWish(
-        options["phase"], options["authority"], frozenset(options["given"]), bool(options["accept_missing"])
+        options["phase"],
+        options["authority"],
+        frozenset(options["given"]),
+        bool(options["accept_missing"]),
+        options["given_in"],
     )
 
 

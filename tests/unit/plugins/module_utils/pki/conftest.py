@@ -49,7 +49,14 @@ def wish() -> t.Callable[..., dict[str, t.Any]]:
         ]
         rollover = wanted.pop("rollover", None)
         if rollover is not None:
-            rollover = {"phase": None, "authority": "default", "given": [], "accept_missing": False, **rollover}
+            no_step: dict[str, t.Any] = {
+                "phase": None,
+                "authority": "default",
+                "given": [],
+                "given_in": None,
+                "accept_missing": False,
+            }
+            rollover = {**no_step, **rollover}
         return {
             "path": str(path),
             "ca": ca,

@@ -182,8 +182,10 @@ def test_repeating_issue_does_not_count_as_given_the_new_certificates(run: Run, 
     wish = {"phase": "issue", "given": ["ci", "alice"], "accept_missing": True}
     go(rollover=wish)
     assert phase_of(go(rollover=wish)) == ("issue", ["ci"])
+    assert phase_of(go(rollover={"given": ["ci"], "given_in": "distribute"})) == ("issue", ["ci"])
     with pytest.raises(CutOffError, match=r"not yet given their new certificates, .* ci"):
         go(rollover={"phase": "retire"})
+    assert phase_of(go(rollover={"phase": "issue", "given": ["ci"], "given_in": "issue"})) == ("issue", [])
 
 
 def test_retire_refuses_while_a_leaf_is_of_the_old_ca(run: Run, go: Run, pki: Path, now: datetime) -> None:
