@@ -154,6 +154,13 @@ def test_all_at_once_where_the_limit_allows(turnstile: Turnstile, authority: Aut
     assert turnstile.most == 12
 
 
+def test_limit_without_a_wish(turnstile: Turnstile, authority: Authority, client: Pair) -> None:
+    """There is one, so that this machine is not short of time for those that it has begun with."""
+    reports = prove([turnstile.address] * 30, authority, client, builds=())
+    assert [report.ok for report in reports] == [True] * 30
+    assert turnstile.most == 20
+
+
 def test_dead_hosts_cost_one_time_out(addresses: list[str], silent: str, authority: Authority, client: Pair) -> None:
     """Ten hosts that hang among twenty that are well: the whole takes no longer than one of them."""
     began = time.monotonic()

@@ -72,7 +72,9 @@ def test_literal_defaults_are_documented(role):
     }
     for name, value in literal.items():
         shown = (
-            {True: "true", False: "false", "": '""'}.get(value, value) if not isinstance(value, (list, dict)) else value
+            {"True": "true", "False": "false", "": '""'}.get(str(value), value)
+            if not isinstance(value, (list, dict))
+            else value
         )
         text = f"[{', '.join(value)}]" if isinstance(value, list) else str(shown)
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` |"))

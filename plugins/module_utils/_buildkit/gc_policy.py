@@ -18,6 +18,9 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import GCPolicy
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
+# What a message can hold.
+_MOST_DIFFERENCES = 8
+
 _SIZES = ("reserved_space", "max_used_space", "min_free_space")
 
 # buildkitd reads the sizes of its configuration with RAMInBytes of docker/go-units: powers of 1024, whatever the unit.
@@ -52,7 +55,7 @@ def _read_size(text: str, option: str) -> int:
 
 
 def differences(wished: Sequence[GCPolicy], effective: Sequence[GCPolicy]) -> list[str]:
-    """Say each difference; none if both are the same. The order of rules counts, that of filters does not."""
+    """Say the differences; none if both are the same. The order of rules counts, that of filters does not."""
     found = []
     for number in range(1, max(len(wished), len(effective)) + 1):
         if number > len(effective):
@@ -61,7 +64,8 @@ def differences(wished: Sequence[GCPolicy], effective: Sequence[GCPolicy]) -> li
             found.append(f"rule {number} is not wished ({_describe(effective[number - 1])})")
         else:
             found += _differences_of_rules(number, _fields(wished[number - 1]), _fields(effective[number - 1]))
-    return found
+    more = len(found) - _MOST_DIFFERENCES
+    return found if more <= 0 else [*found[:_MOST_DIFFERENCES], f"and {more} more"]
 
 
 def _differences_of_rules(number: int, wished: Mapping[str, Any], effective: Mapping[str, Any]) -> list[str]:

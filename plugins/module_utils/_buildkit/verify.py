@@ -79,7 +79,7 @@ class Proof:
     min_version: str = ""
     gc_policy: tuple[GCPolicy, ...] | None = None
     certificate_days: int = 0
-    concurrency: int = 50
+    concurrency: int = 20
 
     def check(self) -> None:
         """Make sure that it can be meant.

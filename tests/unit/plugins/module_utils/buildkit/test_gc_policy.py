@@ -61,6 +61,12 @@ def test_rules_that_are_missing_and_that_nobody_wished() -> None:
     )
 
 
+def test_differences_are_bounded() -> None:
+    """A daemon with many rules makes no endless message."""
+    found = gc_policy.differences((), (rule(),) * 1000)
+    assert (len(found), found[-1]) == (9, "and 992 more")
+
+
 @pytest.mark.parametrize("size", ["10%", "-1", "ten", "10i", "10 GBB", "1e9", "10ib"])
 def test_sizes_that_cannot_be_read(size: str) -> None:
     """They are refused by the name of their rule and option."""
