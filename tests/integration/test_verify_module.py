@@ -62,6 +62,25 @@ def test_item_of_a_fleet_takes_what_it_leaves_out_from_the_module(
     assert "client_certificate_refused" in line
 
 
+def test_everything_that_can_be_wished(mtls: Daemon, authority: Authority, client: Pair) -> None:
+    """All options at once, and the garbage collection as the result has it: proved, and the summary says so."""
+    rules = run(options_for(authority, client, address=mtls.tcp, builds=[])).result["daemons"][0]["workers"][0]
+    wishes = {
+        "builds": ["exec", "dockerfile", "cache"],
+        "platforms": [rules["platforms"][0]],
+        "entitlements_refused": ["network.host", "security.insecure"],
+        "min_version": "0.13",
+        "gc_policy": rules["gc_policy"],
+        "certificate_days": 21,
+    }
+    outcome = run(options_for(authority, client, address=mtls.tcp, **wishes))
+    assert not outcome.failed, outcome.message
+    assert list(outcome.result["daemons"][0]["entitlements"]) == wishes["entitlements_refused"]
+    [line] = outcome.result["summary"]
+    assert "cache build in" in line
+    assert line.endswith("network.host refused, security.insecure refused")
+
+
 def test_open_daemon_fails_the_task(without_ca: Daemon, authority: Authority, client: Pair) -> None:
     """The message of the task has the address, the kind and the remedy."""
     outcome = run(options_for(authority, client, address=without_ca.tcp))
@@ -90,7 +109,14 @@ def test_no_key_in_any_output(mtls: Daemon, without_ca: Daemon, authority: Autho
         ({"address": "https://builder.example.com"}, "unix://"),
         ({"address": "unix:///x", "connect_timeout": -1}, "connect_timeout"),
         ({"address": "unix:///x", "build_timeout": 0}, "build_timeout"),
-        ({"address": "unix:///x", "builds": ["all"]}, "exec, dockerfile"),
+        ({"address": "unix:///x", "builds": ["all"]}, "exec, dockerfile, cache"),
+        ({"address": "unix:///x", "platforms": ["arm64"]}, "write it as linux/arm64"),
+        ({"address": "unix:///x", "platforms": ["linux/arm64"], "builds": []}, "add it to builds"),
+        ({"address": "unix:///x", "entitlements_refused": ["device"]}, "network.host, security.insecure"),
+        ({"address": "unix:///x", "min_version": "new"}, "min_version is 'new'"),
+        ({"address": "unix:///x", "gc_policy": [{"reserved_space": "10%"}]}, "gc_policy[0].reserved_space is '10%'"),
+        ({"address": "unix:///x", "gc_policy": [{"reservedSpace": "1GB"}]}, "reservedSpace"),
+        ({"address": "unix:///x", "certificate_days": -1}, "certificate_days is -1"),
         ({"address": "unix:///x", "refusals": ["all"]}, "no_certificate, foreign_ca, plaintext"),
         ({"address": "tcp://x", "ca_path": "/nonexistent/ca.pem"}, "/nonexistent/ca.pem cannot be read"),
         ({"address": "tcp://x", "client_cert": "/x"}, "go together"),

@@ -41,6 +41,24 @@ def test_a_step_runs_without_network_and_writes_nothing() -> None:
     assert operations(graph)[2].inputs[0].index == 0
 
 
+def test_a_step_runs_under_the_wished_conditions() -> None:
+    """Platform, network, security and the cache are as wished; without a wish no platform is named."""
+    conditions = llb.Conditions(
+        platform={"OS": "linux", "Architecture": "arm", "Variant": "v7"},
+        network=messages.NETWORK_HOST,
+        security=messages.SECURITY_INSECURE,
+        ignore_cache=False,
+    )
+    step = llb.run(llb.make_file(FILE), ["/probe"], name="the step", conditions=conditions)
+    graph = llb.definition(step)
+    made = operations(graph)[1]
+    assert (made.platform.OS, made.platform.Architecture, made.platform.Variant) == ("linux", "arm", "v7")
+    assert (made.exec.network, made.exec.security) == (messages.NETWORK_HOST, messages.SECURITY_INSECURE) == (1, 1)
+    assert graph.metadata[step.digest].ignore_cache is False
+    plain = llb.definition(llb.run(llb.make_file(FILE), ["/probe"], name="the step"))
+    assert not operations(plain)[1].HasField("platform")
+
+
 def test_a_graph_is_complete_and_ends_in_its_result() -> None:
     """Each input is a step that came before, by the digest of its bytes; the marker at the end names the result."""
     step = llb.run(llb.make_file(FILE), ["/probe"], name="the step")
