@@ -1,7 +1,8 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench`: how long a proven builder takes, what an unchanged run costs, and what the proof costs beside buildctl;
-then what the certificates of a fleet cost beside community.crypto (pki.py).
+then what the certificates of a fleet cost beside community.crypto (pki.py), and the proof of a fleet beside that of one
+daemon (fleet.py).
 
 Times are of this machine and this moment; the ratios, measured in one run, are what to compare.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import fleet
 import pki
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import probe
 
@@ -151,6 +153,8 @@ def main() -> None:
         print(f"{name:<46} {value:>9}  {note}")
     print()
     pki.main()
+    print()
+    fleet.main()
 
 
 if __name__ == "__main__":
