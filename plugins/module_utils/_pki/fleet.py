@@ -14,7 +14,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors imp
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.execution import carry_out, foretell
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import authority_names, make_plan
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import AUTHORITY as AUTHORITY_KIND
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Found, Register
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.register import Found, Register, key_digest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.report import report
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.state import (
     AuthorityState,
@@ -131,8 +131,9 @@ def _refuse_lost_authorities(store: Store, wishes: Wishes, state: State, importe
     on_record = {entry["name"] for entry in state.register.of_kind(AUTHORITY_KIND)}
     used = bool(state.register.entries or state.others or any(leaf.certificate for leaf in state.leaves.values()))
     if imported is not None:
-        known = state.register.fingerprints(AUTHORITY_KIND)
-        if not used or compat.fingerprint(imported.authority.certificate) in known:
+        certificate = imported.authority.certificate
+        known = state.register.authorities_with_key(key_digest(certificate))
+        if not used or known or compat.fingerprint(certificate) in state.register.fingerprints(AUTHORITY_KIND):
             on_record.discard(DEFAULT)
             used = False
     for name in authority_names(wishes, state):

@@ -3,8 +3,8 @@
 """The register: a record of every certificate that was issued, kept as ``issued.json``.
 
 It outlives the certificates' files, so it also knows the certificates that were replaced, and which are revoked.
-It can be lost without harm: every run enters the certificates it finds and misses there, those that were revoked
-with the time of that run.
+When it is lost, a run enters the certificates that it finds, those that were revoked with the time of that run. What
+cannot come back is a certificate that was replaced: nobody is then named who still holds one of an old CA.
 
 An entry has ``kind`` (ca, daemon, client), ``name``, ``group`` (of a client; of others the authority), ``serial``,
 ``not_before``, ``not_after``, ``fingerprint``, ``issuer`` (fingerprint of the CA certificate that signed it, null for a

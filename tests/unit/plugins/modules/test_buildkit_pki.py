@@ -10,6 +10,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
+from ansible_collections.buildfarm.buildkit.plugins.modules import buildkit_pki
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import (
     Outcome,
     finish,
@@ -86,6 +88,48 @@ def test_nothing_secret_is_printed(run: Run, pki: Path) -> None:
             assert line not in printed
 
 
+def test_no_passphrase_is_printed_when_it_changes_or_a_ca_is_taken_over(run: Run, pki: Path, tmp_path: Path) -> None:
+    """Neither the old nor the new one, nor that of the other tool, in success and in failure."""
+    other = "staple of another tool"
+    run({"path": str(tmp_path / "other"), "ca": {"passphrase": other}, "clients": [{"name": "ci"}]})
+    authority = tmp_path / "other/authorities/default"
+    take = {"import_certificate": str(authority / "ca.pem"), "import_key": str(authority / "key.pem")}
+    old, new = "an old passphrase", "a new passphrase"
+    outcomes = [
+        run({"ca": {**take, "import_passphrase": f"not {other}"}}, diff=True),
+        run({"ca": {**take, "import_passphrase": other, "passphrase": old}}, diff=True),
+        run({"ca": {"passphrase": new, "previous_passphrase": "wrong as well"}}, diff=True),
+        run({"ca": {"passphrase": new, "previous_passphrase": old}}, diff=True),
+    ]
+    assert [outcome.failed for outcome in outcomes] == [True, False, True, False]
+    assert outcomes[3].result["authorities"][0]["reasons"] == ["its key is encrypted with another passphrase"]
+    printed = "".join(outcome.output for outcome in outcomes)
+    assert [words for words in (old, new, other, "wrong as well", "PRIVATE KEY") if words in printed] == []
+
+
+def test_the_result_has_what_is_documented(run: Run) -> None:
+    """All keys of the items, in every phase of a rollover, and nothing else."""
+    documented = yaml.safe_load(buildkit_pki.RETURN)
+    of_items = set(documented["daemons"]["contains"])
+    of_authorities = set(documented["authorities"]["contains"])
+    keys = {
+        "authorities": of_items - {"ca"} | of_authorities,
+        "daemons": of_items,
+        "clients": of_items,
+        "expires": set(documented["expires"]["contains"]),
+        "revoked": set(documented["revoked"]["contains"]),
+    }
+    run({**FLEET, "clients": [{"name": "ci"}, {"name": "bob"}]})
+    steps = [{"phase": phase, "accept_missing": True} for phase in ("distribute", "issue", "retire")]
+    for rollover in steps:
+        result = run({**FLEET, "rollover": rollover, "revoke": ["bob"]}).result
+        for name, expected in keys.items():
+            assert {frozenset(item) for item in result[name]} == {frozenset(expected)}
+        for side in ("next", "previous"):
+            summary = result["authorities"][0][side]
+            assert summary is None or set(summary) == set(documented["authorities"]["contains"][side]["contains"])
+
+
 def test_files_are_private_whatever_the_mask(run: Run, pki: Path) -> None:
     """Every file 0600, every directory 0700."""
     run()
@@ -124,6 +168,14 @@ def test_a_shortened_life_is_a_warning(run: Run) -> None:
         ({"daemons": [{**DAEMON, "trusts": ["0f" * 32]}]}, "already trusts another CA"),
         ({"ca": {"key_type": "dsa"}}, "value of key_type must be one of: ecdsa-p256, ecdsa-p384, rsa-3072"),
         ({"clients": [{}]}, "missing required arguments: name"),
+        ({"trust": "web"}, "value of trust must be one of: ca, pinned"),
+        ({"rollover": {"phase": "begin"}}, "value of phase must be one of: distribute, issue, retire"),
+        ({"rollover": {"phase": "distribute"}}, "rollover names the CA default, and"),
+        ({"revoke": ["bob"]}, "revoke names 'bob'"),
+        ({"daemons": [{**DAEMON, "admits": []}]}, "admits of the daemon build-1 is empty"),
+        ({"daemons": [{**DAEMON, "admits": ["release"]}]}, "there is no such group of clients"),
+        ({"trust": "pinned", "daemons": [DAEMON], "clients": []}, "would admit nobody"),
+        ({"ca": {"import_certificate": "/nowhere"}}, "ca.import_certificate and ca.import_key go together"),
     ],
 )
 @pytest.mark.parametrize("check", [False, True])

@@ -197,6 +197,21 @@ def test_a_ca_that_is_there_is_never_replaced(run: Run, pki: Path, tmp_path: Pat
     assert snapshot(pki) == before
 
 
+def test_a_lost_ca_comes_back_by_an_import(run: Run, pki: Path, tmp_path: Path) -> None:
+    """Its own, from a copy that somebody kept; another one is refused, as none of its certificates would be good."""
+    run(**FLEET)
+    (pki / "authorities/default").rename(tmp_path / "copy")
+    before = snapshot(pki)
+    foreign = Foreign(tmp_path, KEYS["cfssl: P-256 in SEC 1"][0])
+    with pytest.raises(PkiError, match="authorities/default is lost"):
+        run(ca=foreign.options, **FLEET)
+    assert snapshot(pki) == before
+    own = {"import_certificate": str(tmp_path / "copy/ca.pem"), "import_key": str(tmp_path / "copy/key.pem")}
+    result = run(ca=own, **FLEET)
+    assert not any(item["changed"] for item in (*result["daemons"], *result["clients"]))
+    assert not run(**FLEET)["changed"]
+
+
 # --- passphrases -------------------------------------------------------------------------------------------------
 
 
