@@ -141,7 +141,7 @@ def measure(directory: Path) -> list[tuple[str, str, str]]:
         processor = statistics.median(client.processor)
         many |= medians(
             {
-                "dead": lambda: client.verify(dead, dead=1),
+                "dead": lambda: client.verify(dead, dead=1, builds=[]),
                 "asked": lambda: client.verify(addresses, builds=[]),
                 "asked one": lambda: client.verify(addresses[:1], builds=[]),
             }
@@ -154,8 +154,7 @@ def measure(directory: Path) -> list[tuple[str, str, str]]:
         (f"  {size} against 1", f"{times['all'] / times['one']:.1f}", "their builds share these processors"),
         ("  its own processor time against 1", f"{processor / times['one']:.1f}", f"as for a fleet; aim: under {AIM}"),
         (f"  {size} against 1, without builds", f"{times['asked'] / times['asked one']:.1f}", f"aim: under {AIM}"),
-        (f"buildkit_verify, {size - 1} daemons and a dead one", f"{times['dead'] * 1000:.0f} ms", ""),
-        ("  its time-out", f"{TIMEOUT * 1000:.0f} ms", "aim: no more than this and the start of a process"),
+        ("  the same with a dead one among them", f"{times['dead'] * 1000:.0f} ms", f"its time-out: {TIMEOUT:g} s"),
         ("buildctl debug workers, buildctl build", f"{times['buildctl'] * 1000:.0f} ms", "2 processes, 1 build"),
         ("  proof by its own clock against buildctl", f"{own / times['buildctl']:.2f}", "2 builds, 3 strangers"),
         ("  proof as a process against buildctl", f"{times['one'] / times['buildctl']:.2f}", "aim: under 1"),
