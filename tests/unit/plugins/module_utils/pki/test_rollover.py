@@ -142,13 +142,15 @@ def test_a_run_without_the_option_stays_in_the_phase(go: Run, now: datetime) -> 
 
 def test_issue_names_who_is_not_ready(run: Run, go: Run, pki: Path) -> None:
     """Clients without the new bundle and daemons that do not trust the new CA; nothing changes; a yes overrides."""
-    go()
+    outdated = trusting(go()["daemons"][0]["ca"])
     distributed = go(rollover={"phase": "distribute"})
     host = trusting(distributed["daemons"][0]["ca"])
+    both_given = {"phase": "issue", "given": ["ci", "alice"]}
     for options, named in (
         ({"rollover": {"phase": "issue"}}, ("clients were not yet given", "alice, ci", "do not trust", "build-1")),
         ({"daemon": host, "rollover": {"phase": "issue", "given": ["ci"]}}, (": alice.",)),
-        ({"rollover": {"phase": "issue", "given": ["ci", "alice"]}}, ("do not trust the new CA yet: build-1.",)),
+        ({"rollover": both_given}, ("do not trust the new CA yet: build-1.",)),
+        ({"daemon": outdated, "rollover": both_given}, ("do not trust the new CA yet: build-1.",)),
     ):
         before = snapshot(pki)
         with pytest.raises(CutOffError) as caught:

@@ -287,7 +287,7 @@ def test_what_cannot_be_revoked_is_refused(go: Run, refused: Refused, wanted: st
 # --- the register, and directories of version 1.0.0 --------------------------------------------------------------
 
 
-def test_a_directory_of_version_1_0_0_goes_on_without_a_change(go: Run, run: Run, pki: Path) -> None:
+def test_a_directory_of_version_1_0_0_goes_on_without_a_change(go: Run, run: Run, refused: Refused, pki: Path) -> None:
     """To the last byte of the register, whose entries had less; then groups and a rollover work on it."""
     go(daemons=[DAEMON], clients=["ci"])
     content = json.loads((pki / "issued.json").read_text())
@@ -298,6 +298,7 @@ def test_a_directory_of_version_1_0_0_goes_on_without_a_change(go: Run, run: Run
     before = snapshot(pki)
     assert not run(daemons=[DAEMON], clients=["ci"])["changed"]
     assert snapshot(pki) == before
+    assert "valid certificates: ci" in refused(CutOffError, trust="pinned", daemons=[DAEMON], clients=["ci"])
     go(daemons=[DAEMON], clients=["ci", ALICE])
     for phase in ("distribute", "issue"):
         go(daemons=[DAEMON], clients=["ci", ALICE], rollover={"phase": phase, "accept_missing": True})
