@@ -55,6 +55,11 @@ options:
       tls_hostname:
         description: As O(tls_hostname).
         type: str
+      platforms:
+        description: As O(platforms), for this daemon.
+        type: list
+        elements: str
+        version_added: 1.1.0
   build_timeout:
     description: Seconds that each smoke build may take. It is cancelled then.
     type: float
@@ -181,8 +186,10 @@ EXAMPLES = r"""
   buildfarm.buildkit.buildkit_verify:
     daemons:
       - address: tcp://build-1.example.com:1234
+        platforms: [linux/amd64, linux/386]
       - address: tcp://192.0.2.12:1234
         tls_hostname: build-2.example.com
+        platforms: [linux/arm64]
     ca_path: pki/clients/ci/ca.pem
     client_cert: pki/clients/ci/cert.pem
     client_key: pki/clients/ci/key.pem
@@ -372,7 +379,7 @@ summary:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import gc_policy, platforms, verify
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import control, gc_policy, platforms, verify
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import options as connection
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.report import summarise
@@ -411,6 +418,18 @@ _OPTIONS = {
     "certificate_days": {"type": "int", "default": 0},
     "concurrency": {"type": "int", "default": 20},
 }
+_OPTIONS_OF_EACH = {"platforms": {"type": "list", "elements": "str"}}
+
+
+def read_platforms(texts: list[str]) -> tuple[control.Platform, ...]:
+    """Platforms as the options name them."""
+    return tuple(platforms.parse(text) for text in texts)
+
+
+def own_platforms(options: dict[str, t.Any]) -> list[tuple[control.Platform, ...] | None]:
+    """What each item of O(daemons) wishes itself."""
+    wishes = [item["platforms"] for item in options["daemons"] or []]
+    return [None if wish is None else read_platforms(wish) for wish in wishes]
 
 
 def wished_proof(options: dict[str, t.Any]) -> verify.Proof:
@@ -421,7 +440,7 @@ def wished_proof(options: dict[str, t.Any]) -> verify.Proof:
         build_timeout=options["build_timeout"],
         builds=tuple(options["builds"]),
         refusals=tuple(options["refusals"]),
-        platforms=tuple(platforms.parse(text) for text in options["platforms"]),
+        platforms=read_platforms(options["platforms"]),
         entitlements_refused=tuple(options["entitlements_refused"]),
         min_version=options["min_version"],
         gc_policy=None if rules is None else gc_policy.read_policy(rules),
@@ -432,13 +451,13 @@ def wished_proof(options: dict[str, t.Any]) -> verify.Proof:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(**connection.module_arguments(_OPTIONS), supports_check_mode=True)
+    module = AnsibleModule(**connection.module_arguments(_OPTIONS, of_each=_OPTIONS_OF_EACH), supports_check_mode=True)
     options = module.params
     try:
         connection.check_python()
         require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY, load=False)
         require(GRPCLIB, PROTOBUF)  # cryptography is loaded while the builds are running
-        reports = verify.verify(connection.read_daemons(options), wished_proof(options))
+        reports = verify.verify(connection.read_daemons(options), wished_proof(options), own_platforms(options))
     except (InputError, MissingLibraryError) as error:
         module.fail_json(msg=str(error))
     result = {

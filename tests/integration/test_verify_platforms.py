@@ -13,6 +13,7 @@ from typing import Iterator
 import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import platforms, verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
 from daemon import Daemon
 
 # Architecture -> as QEMU names it, which is also how buildkitd looks for a buildkit-qemu program.
@@ -80,6 +81,21 @@ def test_own_platform_is_not_proved_where_only_another_is_wished(emulating: Daem
     assert report["failure"] is None
     stages = [stage for stage in report["timings_ms"] if stage.startswith("exec")]
     assert stages == sorted({f"exec {FOREIGN[0]}", "exec linux/riscv64"})
+
+
+def test_each_daemon_may_have_its_own(emulating: Daemon, boasting: Daemon) -> None:
+    """In one call, each builds for what it is wished to; one without a wish has that of all, an empty one its own."""
+    daemons = [
+        {"address": emulating.unix, "platforms": ["linux/riscv64"]},
+        {"address": boasting.unix},
+        {"address": boasting.unix, "platforms": []},
+        {"address": boasting.unix, "platforms": ["linux/riscv64"]},
+    ]
+    outcome = run_module("buildkit_verify", {"daemons": daemons, "builds": ["exec"], "platforms": [NATIVE]})
+    kinds = [one["failure"] and one["failure"]["kind"] for one in outcome.result["daemons"]]
+    assert kinds == [None, None, None, "platform_missing"]
+    stages = [[stage for stage in one["timings_ms"] if "exec" in stage] for one in outcome.result["daemons"]]
+    assert stages == [["exec linux/riscv64"], ["exec"], ["exec"], []]
 
 
 def test_platform_that_is_not_offered(emulating: Daemon) -> None:

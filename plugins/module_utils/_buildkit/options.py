@@ -41,10 +41,11 @@ class Daemon:
     tls_hostname: str = ""
 
 
-def module_arguments(own: Mapping[str, Any]) -> dict[str, Any]:
+def module_arguments(own: Mapping[str, Any], *, of_each: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The keyword arguments of C(AnsibleModule) for a module that asks one daemon or a fleet.
 
     :param own: the options that only this module has
+    :param of_each: those that each item of C(daemons) has beside the shared ones
     """
     return {
         "argument_spec": {
@@ -52,7 +53,7 @@ def module_arguments(own: Mapping[str, Any]) -> dict[str, Any]:
             "daemons": {
                 "type": "list",
                 "elements": "dict",
-                "options": {"address": {"type": "str", "required": True}, **_CREDENTIALS},
+                "options": {"address": {"type": "str", "required": True}, **_CREDENTIALS, **(of_each or {})},
             },
             **_CREDENTIALS,
             "connect_timeout": {"type": "float", "default": 10},

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import ssl
 import time
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -99,17 +100,24 @@ class Proof:
             versions.check(self.min_version, "min_version")
 
 
-def verify(daemons: Sequence[Daemon], proof: Proof) -> list[Report]:
+def verify(
+    daemons: Sequence[Daemon], proof: Proof, platforms_of_each: Sequence[tuple[Platform, ...] | None] = ()
+) -> list[Report]:
     """Prove all daemons at once.
 
+    :param platforms_of_each: what C(exec) must build for, by daemon, in the same order; None for that of the proof
     :returns: a report for each, in the same order
     :raises InputError: a wish that cannot be meant; nothing was contacted then
     """
-    proof.check()
     if not daemons:
         raise InputError("There is no daemon to verify: give at least one address")
     identities = _Identities()
-    return asyncio.run(_prove_all([_Subject(daemon, proof, identities) for daemon in daemons], proof.concurrency))
+    subjects = []
+    for daemon, own in itertools.zip_longest(daemons, platforms_of_each):
+        wish = proof if own is None else replace(proof, platforms=own)
+        wish.check()
+        subjects.append(_Subject(daemon, wish, identities))
+    return asyncio.run(_prove_all(subjects, proof.concurrency))
 
 
 async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Report]:
