@@ -83,20 +83,44 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def laptop_with_tools(tools: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """The laptop with its user bob, who has two versions of each tool and something to build."""
-    host = Host("client-laptop")
+def hosts() -> dict[str, Host]:
+    """Every host of the scenario, by its name."""
+    return {name: Host(name) for name in (*BUILDERS, "client-workstation", "client-laptop")}
+
+
+@pytest.fixture(scope="session")
+def workstation(hosts: dict[str, Host], tools: dict[str, Path], project: Path) -> Host:
+    """The host that the role buildkit_client set up, with a plain buildctl and something to build."""
+    host = hosts["client-workstation"]
+    host.ran("mkdir -p /opt/old /opt/project", user="root")
+    host.put(tools["/usr/local/bin/buildctl"], "/opt/old/buildctl")
+    host.put(tools["/opt/buildx-new"], "/opt/buildx-new")
+    for path in project.iterdir():
+        host.put(path, f"/opt/project/{path.name}", mode="0644")
+    return host
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Something to build that needs no registry."""
     scratch = tmp_path_factory.mktemp("project")
     (scratch / "Dockerfile").write_text(DOCKERFILE)
     (scratch / "hello.txt").write_text("hello\n")
     (scratch / "docker-bake.hcl").write_text(BAKE)
+    return scratch
+
+
+@pytest.fixture(scope="session")
+def laptop_with_tools(hosts: dict[str, Host], tools: dict[str, Path], project: Path) -> Host:
+    """The laptop with its user bob, who has two versions of each tool and something to build."""
+    host = hosts["client-laptop"]
     host.ran("id bob >/dev/null 2>&1 || useradd --create-home bob; mkdir -p /opt/new", user="root")
     host.ran("command -v zsh || { apt-get -qq update && apt-get -qq install -y zsh; } >/dev/null 2>&1", user="root")
     for path, source in tools.items():
         host.put(source, path)
     host.ran("rm -rf /home/bob/project && mkdir /home/bob/project", user="root")
-    for name in ("Dockerfile", "hello.txt", "docker-bake.hcl"):
-        host.put(scratch / name, f"/home/bob/project/{name}", mode="0644")
+    for path in project.iterdir():
+        host.put(path, f"/home/bob/project/{path.name}", mode="0644")
     host.ran("chown -R bob: /home/bob/project", user="root")
     return host
 

@@ -36,8 +36,9 @@ def test_env_finds_its_place_in_every_shell(laptop, shell, where):
     """Sourced from anywhere, env.sh makes buildctl build there; in a subshell too."""
     name = "./env.sh" if where == BUNDLE else f"{BUNDLE}/env.sh"
     said = laptop.ran(
-        f"""cd '{where}' && . '{name}' && cd && echo "$BUILDKIT_TLS_DIR" && command -v buildctl && buildctl {BUILD} """
-        """2>/dev/null && cat project/out/hello.txt && echo "$BUILDKIT_HOSTS" && echo "${BUILDX_BUILDER:-none}" """,
+        f"""cd '{where}' && . '{name}' && cd && echo "$BUILDKIT_TLS_DIR" && command -v buildctl && """
+        f"""buildctl {BUILD} 2>/dev/null && """
+        """ cat project/out/hello.txt && echo "$BUILDKIT_HOSTS" && echo "${BUILDX_BUILDER:-none}" """,
         shell=shell,
     )
     assert said.splitlines() == [BUNDLE, f"{BUNDLE}/bin/buildctl", "hello", f"{OLD} {NEW}", "none"]
@@ -53,7 +54,7 @@ def test_env_says_when_it_cannot_find_itself(laptop):
 
 
 def test_the_wrapper_knows_its_builders_and_no_others(laptop):
-    """Both builders by BUILDKIT_HOST and by --addr; another address and another certificate are passed on as they are."""
+    """Both builders by BUILDKIT_HOST and by --addr; other addresses and certificates are passed on as they are."""
     wrapper = f"'{BUNDLE}/bin/buildctl'"
     ids = [
         _worker_id(laptop, f"{wrapper} --addr {OLD}"),
@@ -88,8 +89,8 @@ def test_verify_proves_each_builder(laptop):
         assert f"{endpoint}: ok, it accepts this client, refuses strangers, builds\n" in said
     assert "notAfter=" in said
     stranger = laptop.run(
-        f"cd '{BUNDLE}' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=alice -days 1 "
-        f"-addext extendedKeyUsage=clientAuth -keyout key.pem -out cert.pem 2>/dev/null && ./verify.sh"
+        f"cd '{BUNDLE}' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=alice "
+        f"-days 1 -addext extendedKeyUsage=clientAuth -keyout key.pem -out cert.pem 2>/dev/null && ./verify.sh"
     )
     assert stranger.returncode == 1
     assert f"{OLD}: FAILED, it does not accept this client" in stranger.stdout
