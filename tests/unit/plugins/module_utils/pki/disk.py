@@ -86,6 +86,9 @@ def read(pki: Path, passphrases: t.Sequence[str] = ()) -> Contents:
         ca_path = key_path.with_name("ca.pem")
         if any(part.endswith(".new") for part in key_path.relative_to(pki).parts):
             continue  # being made; nobody was given anything of it yet
+        top = pki / Path(*key_path.relative_to(pki).parts[:2])
+        if top.name.endswith(".old") and top.with_name(top.name[1:-4]).exists():
+            continue  # replaced, and being removed
         try:
             key, certificate = key_of(key_path, passphrases), certificates(ca_path)[0]
         except (ValueError, IndexError, FileNotFoundError) as exc:
@@ -96,6 +99,9 @@ def read(pki: Path, passphrases: t.Sequence[str] = ()) -> Contents:
         known.setdefault(key, []).append(certificate)
     authorities = [certificate for found in known.values() for certificate in found]
     leaves = sorted((*pki.glob("daemons/[!.]*"), *pki.glob("clients/[!.]*")))
+    for directory in sorted(pki.glob("revoked/clients/[!.]*/key.pem")):
+        if key_of(directory) != public_half(certificates(directory.with_name("cert.pem"))[0]):
+            faults.append(f"{directory.relative_to(pki)} is paired with a foreign certificate")
     for directory in leaves:
         faults += [f"{directory.relative_to(pki)}: {fault}" for fault in _leaf_faults(directory, authorities)]
     signing = pki / SIGNING / "key.pem"
@@ -124,6 +130,19 @@ def _leaf_faults(directory: Path, authorities: t.Sequence[x509.Certificate]) -> 
         yield "no CA here signed it"
     if not bundle:
         yield "its CA file is empty"
+
+
+def strangers(pki: Path) -> list[str]:
+    """Daemons and clients on disk that could not build together: one's CA file does not have who signed the other."""
+    found = []
+    for one, other in (("daemons", "clients"), ("clients", "daemons")):
+        for path in pki.glob(f"{one}/[!.]*/ca.pem"):
+            bundle = certificates(path)
+            for peer in pki.glob(f"{other}/[!.]*/cert.pem"):
+                [certificate] = certificates(peer)
+                if certificate not in bundle and not any(signed(certificate, issuer) for issuer in bundle):
+                    found.append(f"{path.relative_to(pki)} does not have the CA of {peer.relative_to(pki)}")
+    return found
 
 
 def exposed(path: Path) -> bool:

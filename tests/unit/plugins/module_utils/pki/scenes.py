@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import shutil
 import typing as t
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -17,6 +17,7 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.pki 
 
 DAY = timedelta(days=1)
 WORDS = "correct horse battery"
+OTHER_WORDS = "staple that every day"
 
 DAEMON = {"name": "build-1", "dns": ["build-1.example.com"]}
 FLEET = {"daemons": [DAEMON], "clients": [{"name": "ci"}]}
@@ -29,26 +30,110 @@ def options_of(module: t.Any, **wanted: t.Any) -> dict[str, t.Any]:
     return dict(checked.validated_parameters)
 
 
+Wishes = t.Mapping[str, t.Any]
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run of buildkit_pki, so many days from the beginning."""
+    """One run of buildkit_pki, so many days from the beginning.
+
+    :param wishes: the options, or what makes them from the directory as it is before.
+    """
 
     day: int
-    wishes: t.Mapping[str, t.Any]
+    wishes: Wishes | t.Callable[[Path], Wishes]
+
+    def seen(self, pki: Path) -> Run:
+        """The run with wishes that do not change any more."""
+        return replace(self, wishes=self.wishes(pki)) if callable(self.wishes) else self
 
     def on(self, pki: Path, start: datetime) -> dict[str, t.Any]:
         """Carry it out."""
-        options = options_of(buildkit_pki, path=str(pki), **self.wishes)
-        return fleet.run(options, now=start + self.day * DAY, predict=False)
+        wishes = t.cast(Wishes, self.seen(pki).wishes)
+        return fleet.run(options_of(buildkit_pki, path=str(pki), **wishes), now=start + self.day * DAY, predict=False)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Runs that went well before, and the one in question.
+
+    :param peaceful: at no moment may any daemon's CA file lack a client on disk, nor the reverse.
+    """
+
+    before: tuple[Run, ...]
+    run: Run
+    peaceful: bool = True
+
+    def prepare(self, pki: Path, start: datetime) -> Run:
+        """Make what was there before; returns the run in question."""
+        for earlier in self.before:
+            earlier.on(pki, start)
+        return self.run.seen(pki)
+
+
+def in_phase(phase: str) -> t.Callable[[Path], Wishes]:
+    """Wishes of a phase of a rollover: the daemon trusts what it was given last, and the client was given it too."""
+
+    def wishes(pki: Path) -> Wishes:
+        trusts = [disk.fingerprint(one) for one in disk.certificates(pki / "daemons/build-1/ca.pem")]
+        given = [] if phase == "distribute" else ["ci"]
+        daemons = [{**DAEMON, "trusts": trusts}]
+        return {**FLEET, "daemons": daemons, "rollover": {"phase": phase, "given": given}}
+
+    return wishes
+
+
+def importing(pki: Path) -> Wishes:
+    """Wishes to take over a CA whose files are beside the directory."""
+    key, start = keys.generate("ecdsa-p384"), datetime(2026, 1, 1, tzinfo=timezone.utc)
+    ca = profiles.build_ca(profiles.subject("Old CA"), key, now=start, not_after=start + 3650 * DAY)
+    key_path, path = pki.with_name("import.key"), pki.with_name("import.pem")
+    key_path.write_bytes(keys.to_pem(key))
+    path.write_text(facts.to_pem(ca))
+    return {**FLEET, "ca": {"import_certificate": str(path), "import_key": str(key_path)}}
+
+
+def serial_revoked(pki: Path) -> Wishes:
+    """Wishes to revoke the certificate that a client has now, and to give it another."""
+    [certificate] = disk.certificates(pki / "clients/ci/cert.pem")
+    return {**TWO, "revoke": [f"{certificate.serial_number:x}"]}
 
 
 FIRST = Run(0, FLEET)
-SCENARIOS: dict[str, tuple[tuple[Run, ...], Run]] = {
-    "first issue": ((), FIRST),
-    "first issue with a passphrase": ((), Run(0, {**FLEET, "ca": {"passphrase": WORDS}})),
-    "renewal": ((FIRST,), Run(80, FLEET)),
-    "renewal of the CA": ((FIRST,), Run(2600, FLEET)),
-    "a leaf more": ((FIRST,), Run(1, {**FLEET, "clients": [{"name": "ci"}, {"name": "alice"}]})),
+ENCRYPTED = Run(0, {**FLEET, "ca": {"passphrase": WORDS}})
+TWO = {**FLEET, "clients": [{"name": "ci"}, {"name": "alice"}]}
+GROUPS = {
+    "daemons": [{**DAEMON, "admits": ["release"]}, {"name": "build-2", "dns": ["build-2.example.com"]}],
+    "clients": [{"name": "ci", "group": "release"}, {"name": "alice"}],
+}
+PINNED = {**TWO, "trust": "pinned"}
+DISTRIBUTED = (FIRST, Run(0, in_phase("distribute")))
+ISSUED = (*DISTRIBUTED, Run(0, in_phase("issue")))
+
+SCENARIOS = {
+    "first issue": Scenario((), FIRST),
+    "first issue with a passphrase": Scenario((), ENCRYPTED),
+    "first issue for groups": Scenario((), Run(0, GROUPS), peaceful=False),
+    "renewal": Scenario((FIRST,), Run(80, FLEET)),
+    "renewal of the CA": Scenario((FIRST,), Run(2600, FLEET)),
+    "a leaf more": Scenario((FIRST,), Run(1, TWO)),
+    "a group more": Scenario((FIRST,), Run(1, GROUPS), peaceful=False),
+    "another passphrase": Scenario(
+        (ENCRYPTED,), Run(0, {**FLEET, "ca": {"passphrase": OTHER_WORDS, "previous_passphrase": WORDS}})
+    ),
+    "taking a CA over": Scenario((), Run(0, importing)),
+    "rollover: distribute": Scenario((FIRST,), Run(0, in_phase("distribute"))),
+    "rollover: issue": Scenario(DISTRIBUTED, Run(0, in_phase("issue"))),
+    "rollover: retire": Scenario(ISSUED, Run(0, in_phase("retire"))),
+    "renewal during a rollover": Scenario(DISTRIBUTED, Run(80, FLEET)),
+    "revocation": Scenario((Run(0, TWO),), Run(1, {**FLEET, "revoke": ["alice"]})),
+    "revocation of a serial": Scenario((Run(0, TWO),), Run(1, serial_revoked)),
+    "pinned": Scenario((), Run(0, PINNED), peaceful=False),
+    "renewal of pinned ones": Scenario((Run(0, PINNED),), Run(80, PINNED), peaceful=False),
+    "revocation of a pinned one": Scenario(
+        (Run(0, PINNED), Run(80, PINNED)), Run(81, {**FLEET, "trust": "pinned", "revoke": ["alice"]}), peaceful=False
+    ),
+    "from pinned to a CA": Scenario((Run(0, PINNED),), Run(1, {**TWO, "accept_missing": True}), peaceful=False),
 }
 
 
