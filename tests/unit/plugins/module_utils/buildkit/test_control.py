@@ -286,7 +286,8 @@ def test_strange_facts_are_shown_in_bounds(tmp_path: Path) -> None:
 
 def ask(path: Path, peer: Peer) -> dict[str, Any]:
     """What buildkit_info would tell of it; the server runs in a thread, since the module has a loop of its own."""
-    return served(path, peer, lambda: info.collect([Daemon(f"unix://{path}")], info.Wish())[0].as_dict())
+    [report] = served(path, peer, lambda: info.collect([Daemon(f"unix://{path}")], info.Wish()))
+    return report.as_dict()
 
 
 def served(path: Path, peer: Peer, work: Callable[[], Any]) -> Any:
