@@ -41,7 +41,7 @@ def emulating(bin_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A daemon with emulators beside it, as BuildKit's releases have them, whose worker offers what they can run."""
     programs = tmp_path_factory.mktemp("emulators")
     for architecture, name in EMULATED.items():
-        for alias in {architecture, name}:
+        for alias in sorted({architecture, name}):
             (programs / f"buildkit-qemu-{alias}").symlink_to(emulator(name))
     options = [f"--oci-worker-platform={one}" for one in (NATIVE, *FOREIGN)]
     with contextlib.ExitStack() as stack:
