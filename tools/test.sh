@@ -84,7 +84,8 @@ part_lint() {
 }
 
 part_unit() {
-  apt_install readelf binutils && apt_install openssl openssl || return
+  apt_install readelf binutils && apt_install openssl openssl && apt_install shellcheck shellcheck &&
+    apt_install ssh-keygen openssh-client || return
   python -m pytest -q -n 2 tests/unit
 }
 

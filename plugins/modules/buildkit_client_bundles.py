@@ -62,6 +62,12 @@ options:
         description: The client's name in the PKI.
         type: str
         required: true
+      group:
+        description:
+          - Its group. It is told of the builders that admit this group. Where none does, it gets no bundle, and the
+            module warns of it.
+        type: str
+        default: default
       own_key:
         description:
           - Whether the client keeps its key itself, as one that sent a CSR does. Its bundle is made without C(key.pem).
@@ -98,11 +104,16 @@ options:
         description:
           - The platforms that docker buildx is to use it for, such as V(linux/arm64). Without any, docker buildx asks
             the builder.
-          - The pool's builder in docker buildx has one node for each platform. Where two builders have the same, each
-            builder is also made as one of its own, C(<pool>-<name>).
+          - The pool's builder in docker buildx has one node for each platform, as the filter
+            P(buildfarm.buildkit.buildx_builders#filter) says. Where that leaves one out, each is also made as a builder
+            of its own, C(<pool>-<name>).
         type: list
         elements: str
         default: []
+      admits:
+        description: The groups of clients that may build on it. Without it all may.
+        type: list
+        elements: str
       server_name:
         description: The name in its certificate, where that is not the host in O(daemons[].address).
         type: str
@@ -153,7 +164,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 bundles:
-  description: The bundle of each client of O(clients), in that order; empty with O(state=absent).
+  description: The bundle of each client of O(clients) that some builder admits; empty with O(state=absent).
   returned: success
   type: list
   elements: dict
@@ -224,6 +235,7 @@ def argument_spec() -> dict[str, t.Any]:
     """The options, as DOCUMENTATION describes them."""
     client = {
         "name": {"type": "str", "required": True},
+        "group": {"type": "str", "default": "default"},
         "own_key": {"type": "bool", "default": False, "no_log": False},
         "recipients": {"type": "list", "elements": "str", "default": []},
         "passphrase": {"type": "str", "no_log": True},
@@ -232,6 +244,7 @@ def argument_spec() -> dict[str, t.Any]:
         "name": {"type": "str", "required": True},
         "address": {"type": "str", "required": True},
         "platforms": {"type": "list", "elements": "str", "default": []},
+        "admits": {"type": "list", "elements": "str"},
         "server_name": {"type": "str"},
         "version": {"type": "str"},
     }
@@ -266,6 +279,8 @@ def main() -> None:
             msg=f"Working on the bundles in {module.params['path']} failed: {exc}. Each is whole, old or new; put this "
             "right and run again."
         )
+    for warning in result.pop("warnings"):
+        module.warn(warning)
     if not module._diff:
         del result["diff"]
     module.exit_json(**result)

@@ -18,13 +18,13 @@ import shlex
 import tarfile
 import typing as t
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import (
     endpoints,
-    platforms,
+    pool,
     scripts,
     snippets,
 )
@@ -50,18 +50,21 @@ _WITHOUT_ALPN = f"{_ALPN_VARIABLE}=false"
 class Daemon:
     """A builder as its clients see it.
 
-    :param node: its name in a builder of buildx
-    :param address: tcp://HOST:PORT
-    :param platforms: what it is to be used for, normalized; empty when buildx is to ask it
-    :param server_name: the name in its certificate, where that is not the host of ``address``; else empty
+    :param member: its name in buildx, its address as tcp://HOST:PORT and its platforms
+    :param server_name: the name in its certificate, where that is not the host of its address; else empty
     :param alpn: whether buildctl may insist on ALPN
+    :param admits: the groups of clients that may build on it; None for all
     """
 
-    node: str
-    address: str
-    platforms: tuple[str, ...]
+    member: pool.Member
     server_name: str
     alpn: bool
+    admits: tuple[str, ...] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where clients dial it."""
+        return self.member.endpoint
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,17 @@ class Member:
     mode: int = 0o644
 
 
-def checked_pool(pool: str) -> str:
+def checked_pool(name: str) -> str:
     """Refuse a name that is no name of a builder in buildx.
 
     :raises ClientError: with the rule.
     """
-    if not _NAME.fullmatch(pool) or pool == "default":
+    if not _NAME.fullmatch(name) or name == "default":
         raise ClientError(
-            f"The pool cannot be named {pool!r}: docker buildx names its builder so. Use lower-case letters, digits "
+            f"The pool cannot be named {name!r}: docker buildx names its builder so. Use lower-case letters, digits "
             "and . _ -, with a letter first, and not 'default'."
         )
-    return pool
+    return name
 
 
 def checked_client(name: str) -> str:
@@ -122,13 +125,12 @@ def daemon_of(wish: t.Mapping[str, t.Any]) -> Daemon:
     server_name = str(wish.get("server_name") or "")
     if server_name and not _SERVER_NAME.fullmatch(server_name):
         raise ClientError(f"The server_name {server_name!r} of the builder {name} is no host name or address.")
-    wished = wish.get("platforms") or []
+    admits = wish.get("admits")
     return Daemon(
-        node=_node_name(name),
-        address=address,
-        platforms=tuple(dict.fromkeys(platforms.normalize(str(platform)) for platform in wished)),
+        member=pool.member(name, address, wish.get("platforms") or []),
         server_name="" if server_name == urlsplit(address).hostname else server_name,
         alpn=_offers_alpn(wish.get("version")),
+        admits=None if admits is None else tuple(str(group) for group in admits),
     )
 
 
@@ -139,39 +141,32 @@ def checked_daemons(daemons: t.Sequence[Daemon]) -> list[Daemon]:
     """
     if not daemons:
         raise ClientError("There is no builder to tell clients of: list at least one in daemons.")
-    for what in ("node", "address"):
-        seen: set[str] = set()
-        for daemon in daemons:
-            value = getattr(daemon, what)
-            if value in seen:
-                raise ClientError(
-                    f"Two builders have the same {'name' if what == 'node' else what}, {value}: list each once."
-                )
-            seen.add(value)
+    pool.nodes([daemon.member for daemon in daemons])
+    addresses = [daemon.address for daemon in daemons]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ClientError(f"Two builders are both at {address}: list each once.")
     return list(daemons)
 
 
-def builders_of(pool: str, daemons: t.Sequence[Daemon]) -> dict[str, list[Daemon]]:
-    """The builders to make in buildx, each with its nodes.
-
-    buildx takes the first node that has a platform and never another (build/resolver.go), so the pool's builder has one
-    node for each platform. Where that leaves some out, each daemon is a builder of its own too.
-    """
-    main: list[Daemon] = []
-    for daemon in daemons:
-        taken = {platform for other in main for platform in other.platforms}
-        known = daemon.platforms and all(other.platforms for other in main)
-        if not main or (known and taken.isdisjoint(daemon.platforms)):
-            main.append(daemon)
-    if len(main) == len(daemons):
-        return {pool: main}
-    return {pool: main, **{f"{pool}-{daemon.node}": [daemon] for daemon in daemons}}
+def admitted(daemons: t.Sequence[Daemon], group: str) -> list[Daemon]:
+    """The builders that admit a group of clients."""
+    return [daemon for daemon in daemons if daemon.admits is None or group in daemon.admits]
 
 
-def members_of(pool: str, identity: Identity, daemons: t.Sequence[Daemon]) -> dict[str, Member]:
+def builders_of(name: str, daemons: t.Sequence[Daemon]) -> dict[str, list[Daemon]]:
+    """The builders to make in buildx, each with its nodes and the platforms of each in it."""
+    known = {daemon.member.node: daemon for daemon in daemons}
+    made = pool.builders(name, [daemon.member for daemon in daemons])
+    return {
+        builder: [replace(known[member.node], member=member) for member in nodes] for builder, nodes in made.items()
+    }
+
+
+def members_of(name: str, identity: Identity, daemons: t.Sequence[Daemon]) -> dict[str, Member]:
     """Every file of a client's bundle, by its path in it."""
-    builders = builders_of(pool, daemons)
-    values = _values(pool, identity, daemons, builders)
+    builders = builders_of(name, daemons)
+    values = _values(name, identity, daemons, builders)
     executable = {
         "bin/buildctl": scripts.BUILDCTL,
         "setup-buildx.sh": scripts.SETUP_BUILDX,
@@ -194,7 +189,7 @@ def members_of(pool: str, identity: Identity, daemons: t.Sequence[Daemon]) -> di
     sums = {path: hashlib.sha256(member.data).hexdigest() for path, member in sorted(found.items())}
     if identity.key is not None:
         found["key.pem"] = Member(identity.key, 0o600)
-    found[FACTS] = Member(_facts(pool, identity, daemons, builders, sums))
+    found[FACTS] = Member(_facts(name, identity, daemons, builders, sums))
     return found
 
 
@@ -265,11 +260,6 @@ def _entry(name: str, mode: int, moment: datetime, kind: bytes) -> tarfile.TarIn
     return entry
 
 
-def _node_name(name: str) -> str:
-    plain = re.sub(r"[^a-z0-9._-]", "-", name.lower())
-    return plain if _NAME.fullmatch(plain) else f"n-{plain}"[:63]
-
-
 def _offers_alpn(version: t.Any) -> bool:
     match = _RELEASE.match(str(version or ""))
     return match is None or (int(match.group(1)), int(match.group(2))) >= _FIRST_WITH_ALPN
@@ -289,7 +279,7 @@ def _is_address(name: str) -> bool:
 
 
 def _facts(
-    pool: str,
+    name: str,
     identity: Identity,
     daemons: t.Sequence[Daemon],
     builders: t.Mapping[str, t.Sequence[Daemon]],
@@ -297,7 +287,7 @@ def _facts(
 ) -> bytes:
     shown = {
         "schema": SCHEMA,
-        "pool": pool,
+        "pool": name,
         "client": identity.name,
         "serial": identity.serial,
         "fingerprint": identity.fingerprint,
@@ -305,11 +295,15 @@ def _facts(
         "not_after": utc(identity.not_after),
         "key": identity.key is not None,
         "daemons": [
-            {"address": one.address, "platforms": list(one.platforms), "server_name": _verified(one)} for one in daemons
+            {"address": one.address, "platforms": list(one.member.platforms), "server_name": _verified(one)}
+            for one in daemons
         ],
         "builders": {
-            name: [{"node": one.node, "address": one.address, "platforms": list(one.platforms)} for one in nodes]
-            for name, nodes in builders.items()
+            builder: [
+                {"node": one.member.node, "address": one.address, "platforms": list(one.member.platforms)}
+                for one in nodes
+            ]
+            for builder, nodes in builders.items()
         },
         "sha256": dict(sums),
     }
@@ -322,7 +316,7 @@ def utc(moment: datetime) -> str:
 
 
 def _values(
-    pool: str, identity: Identity, daemons: t.Sequence[Daemon], builders: t.Mapping[str, t.Sequence[Daemon]]
+    name: str, identity: Identity, daemons: t.Sequence[Daemon], builders: t.Mapping[str, t.Sequence[Daemon]]
 ) -> dict[str, str]:
     """What the templates say of this pool and client."""
     first = daemons[0]
@@ -334,21 +328,21 @@ def _values(
         "shares nothing out: choose one for each repository, and its cache stays warm.\n"
     )
     return {
-        "POOL": pool,
+        "POOL": name,
         "CLIENT": identity.name,
-        "BUILDER": pool,
+        "BUILDER": name,
         "BUILDERS": " ".join(builders),
         "NOT_AFTER": utc(identity.not_after),
         "FIRST": first.address,
         "FIRST_WORD": shlex.quote(first.address),
         "ALL": shlex.quote(" ".join(daemon.address for daemon in daemons)),
-        "CREDENTIAL": f"{pool}-{identity.name}",
+        "CREDENTIAL": f"{name}-{identity.name}",
         "SERVER_NAME": f" --tlsservername {first.server_name}" if first.server_name else "",
         "CASES": "\n".join(_case(daemon) for daemon in daemons),
         "CHECKS": "\n".join(_check(daemon) for daemon in daemons),
-        "NODES": "\n".join(_setup(name, nodes) for name, nodes in builders.items()),
-        "GITHUB_NODES": _github_nodes(builders[pool]),
-        "GITHUB_SECRETS": "\n".join(_github_secrets(number) for number in range(len(builders[pool]))),
+        "NODES": "\n".join(_setup(builder, nodes) for builder, nodes in builders.items()),
+        "GITHUB_NODES": _github_nodes(builders[name]),
+        "GITHUB_SECRETS": "\n".join(_github_secrets(number) for number in range(len(builders[name]))),
         "GITLAB_ALPN": "" if first.alpn else f'    {_ALPN_VARIABLE}: "false"\n',
         "JENKINS_ALPN": "" if first.alpn else f"{_WITHOUT_ALPN} ",
         "DAEMONS": "\n".join(_line(daemon) for daemon in daemons),
@@ -379,27 +373,33 @@ def _setup(builder: str, nodes: t.Sequence[Daemon]) -> str:
         "node "
         + " ".join(
             shlex.quote(word)
-            for word in (builder, daemon.node, ",".join(daemon.platforms), daemon.address, daemon.server_name)
+            for word in (
+                builder,
+                daemon.member.node,
+                ",".join(daemon.member.platforms),
+                daemon.address,
+                daemon.server_name,
+            )
         )
         for daemon in nodes
     ]
-    return "\n".join([*lines, f"only {builder} " + " ".join(daemon.node for daemon in nodes)])
+    return "\n".join([*lines, f"only {builder} " + " ".join(daemon.member.node for daemon in nodes)])
 
 
 def _github_nodes(nodes: t.Sequence[Daemon]) -> str:
     """The inputs of docker/setup-buildx-action that say where the nodes are (its README, "append")."""
     first, *others = nodes
     lines = [f'endpoint: "{first.address}"']
-    if first.platforms:
-        lines.append(f"platforms: {','.join(first.platforms)}")
+    if first.member.platforms:
+        lines.append(f"platforms: {','.join(first.member.platforms)}")
     if first.server_name:
         lines.append(f"driver-opts: servername={first.server_name}")
     if others:
         lines.append("append: |")
     for node in others:
-        lines += [f"  - name: {node.node}", f'    endpoint: "{node.address}"']
-        if node.platforms:
-            lines.append(f"    platforms: {','.join(node.platforms)}")
+        lines += [f"  - name: {node.member.node}", f'    endpoint: "{node.address}"']
+        if node.member.platforms:
+            lines.append(f"    platforms: {','.join(node.member.platforms)}")
         if node.server_name:
             lines += ["    driver-opts:", f"      - servername={node.server_name}"]
     return "\n".join(f"          {line}" for line in lines)
@@ -414,7 +414,7 @@ def _github_secrets(number: int) -> str:
 
 
 def _line(daemon: Daemon) -> str:
-    notes = [", ".join(daemon.platforms)] if daemon.platforms else []
+    notes = [", ".join(daemon.member.platforms)] if daemon.member.platforms else []
     if daemon.server_name:
         notes.append(f"its certificate says {daemon.server_name}")
     return f"- `{daemon.address}`" + (f" ({'; '.join(notes)})" if notes else "")

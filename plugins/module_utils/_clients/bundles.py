@@ -39,11 +39,13 @@ _LOCK_SECONDS = 60.0
 class Wish:
     """A client that is to have a bundle.
 
+    :param group: the group of clients that it is in
     :param own_key: the client keeps its key, so that the bundle has none
     :param recipients: whom it is encrypted for, as age writes them
     """
 
     name: str
+    group: str
     own_key: bool
     recipients: tuple[str, ...]
     passphrase: str | None
@@ -82,8 +84,9 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
             return _remove(path, pool, names, predict=predict)
     if not options["pki_path"]:
         raise ClientError("There is no pki_path: name the PKI directory that the certificates are in.")
-    wishes = _wishes(options["clients"])
+    wished = _wishes(options["clients"])
     daemons = bundle.checked_daemons([bundle.daemon_of(item) for item in options["daemons"]])
+    wishes = [wish for wish in wished if bundle.admitted(daemons, wish.group)]
     with _files.locked(os.path.join(options["pki_path"], _LOCK), timeout=_LOCK_SECONDS, read_only=True):
         identities = [_identity(options["pki_path"], wish, now) for wish in wishes]
     with _files.locked_directory(path, _LOCK, timeout=_LOCK_SECONDS, read_only=predict):
@@ -98,6 +101,11 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
         "changed": any(step.reasons for step in steps),
         "bundles": [_result(step, now) for step in steps],
         "removed": [],
+        "warnings": [
+            f"The client {wish.name} gets no bundle: no builder admits its group {wish.group}."
+            for wish in wished
+            if wish not in wishes
+        ],
         "diff": [_diff(step) for step in steps if step.reasons],
     }
 
@@ -116,7 +124,11 @@ def _wishes(clients: t.Sequence[t.Mapping[str, t.Any]]) -> list[Wish]:
                 f"The passphrase of the bundle of {name} has fewer than {sealing.LEAST_PASSPHRASE} characters. Use a "
                 "longer one: who has the file can try as often as he likes."
             )
-        wishes.append(Wish(name, bool(client.get("own_key")), tuple(recipients), passphrase))
+        wishes.append(
+            Wish(
+                name, str(client.get("group") or "default"), bool(client.get("own_key")), tuple(recipients), passphrase
+            )
+        )
     return wishes
 
 
@@ -198,7 +210,7 @@ def _plan(
     target, other = (os.path.join(path, root + suffix) for suffix in (_PLAIN, _SEALED))
     if wish.sealed:
         target, other = other, target
-    members = bundle.members_of(pool, identity, daemons)
+    members = bundle.members_of(pool, identity, bundle.admitted(daemons, wish.group))
     archive = bundle.pack(members, root=root, moment=identity.not_before)
     after = json.loads(members[bundle.FACTS].data)
     existing = _files.read_optional(target)
@@ -315,7 +327,7 @@ def _remove(path: str, pool: str, names: t.Sequence[str], *, predict: bool) -> d
                     os.unlink(target)
     if not predict and os.path.isdir(path):
         _write_record(path, record, kept)
-    return {"changed": bool(removed), "bundles": [], "removed": removed, "diff": []}
+    return {"changed": bool(removed), "bundles": [], "removed": removed, "warnings": [], "diff": []}
 
 
 def _result(step: Step, now: datetime) -> dict[str, t.Any]:

@@ -322,7 +322,8 @@ def _spoil(pki: Path, what: str) -> None:
             {"daemons": [{"name": "a", "address": "tcp://a:1", "platforms": ["amd64"]}]},
             "The platform 'amd64' is none",
         ),
-        ("", {"daemons": [{"name": "a", "address": "tcp://a:1"}] * 2}, "Two builders have the same name, a"),
+        ("", {"daemons": [{"name": "a", "address": "tcp://a:1"}] * 2}, "Two builders are both a to buildx"),
+        ("", {"daemons": [{"name": n, "address": "tcp://a:1"} for n in "ab"]}, "Two builders are both at tcp://a:1"),
         ("", {"pki_path": None}, "There is no pki_path"),
     ],
 )
@@ -339,6 +340,22 @@ def test_bad_input_is_refused_before_anything_changes(
         path: state for path, state in before.items() if path != "bundles"
     }
     assert list((pki / "bundles").glob("buildkit*")) == []
+
+
+def test_clients_are_told_of_the_builders_that_admit_them(run: Run) -> None:
+    """A client's group decides which builders its bundle names."""
+    daemons = [{**DAEMONS[0], "admits": ["release"]}, DAEMONS[1]]
+    clients = [{"name": "alice"}, {"name": "ci", "group": "release"}]
+    outcome = run({"clients": clients, "daemons": daemons})
+    told = {}
+    for bundle in outcome.result["bundles"]:
+        members = _unpacked(Path(bundle["path"]).read_bytes())
+        facts = json.loads(members[f"buildkit-{bundle['client']}/bundle.json"])
+        told[bundle["client"]] = [daemon["address"] for daemon in facts["daemons"]]
+    assert told == {"alice": [DAEMONS[1]["address"]], "ci": [daemon["address"] for daemon in DAEMONS]}
+    none = run({"clients": clients, "daemons": daemons[:1]})
+    assert [bundle["client"] for bundle in none.result["bundles"]] == ["ci"]
+    assert "The client alice gets no bundle: no builder admits its group default." in none.output
 
 
 def test_a_secret_key_as_recipient_is_not_shown(run: Run) -> None:
