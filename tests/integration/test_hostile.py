@@ -215,8 +215,8 @@ ATTACKS = {
     "padding": (frame(1, HEADERS, 4), frame(0, b"\xff" + bytes(255), 8), ""),
     "data, octet by octet": (answer(message(1000000)), frame(0, b"x"), "a flood of frames, the last of type 0"),
     "data before an answer": (b"", frame(0, bytes(16384)), ""),
-    "a message without a limit": (answer(message(2**32 - 1)), frame(0, bytes(16384)), "more than 1048576 bytes"),
-    "a message that never comes": (answer(message(2**31)), b"", "more than 1048576 bytes"),
+    "a message without a limit": (answer(message(2**32 - 1)), frame(0, bytes(16384)), ""),
+    "a message that never comes": (answer(message(2**32 - 1)), b"", "more than 1048576 bytes"),
     "a compressed message": (answer(b"\1" + bytes(4)), b"", "not answered in proper gRPC"),
     "another call's data": (frame(1, HEADERS, 4), frame(0, bytes(16384), stream=3), ""),
 }

@@ -14,7 +14,7 @@ import asyncio
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import limits, stream, tls
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.endpoint import Endpoint
@@ -85,16 +85,11 @@ class _Http2(H2Protocol):
         self.error: Exception | None = None
         self._beginning = b""
         self._frames = limits.FrameMeter()
-        self._transport: asyncio.Transport | None = None
 
     @property
     def lost(self) -> bool:
         """Whether no more calls can be made, which may be known before the stream is closed."""
         return self._state.connection_lost
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.error is not None:
@@ -126,8 +121,6 @@ class _Http2(H2Protocol):
             if type(event) in getattr(self.processor, "processors", ()):
                 self.processor.process(event)
         self.connection.flush()
-        if self._transport is not None and self._transport.get_write_buffer_size() > limits.UNSENT:
-            raise limits.LimitError("it asks much and reads nothing")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(exc, Exception):

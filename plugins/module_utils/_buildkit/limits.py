@@ -15,10 +15,9 @@ from typing import Callable
 
 # RFC 9113, section 4.2: what may be sent to somebody who announced nothing else, as we do.
 FRAME = 16_384
-# What may wait to be sent because the daemon does not read: answers to its pings, for instance.
-UNSENT = 2**20
 
-# Frames that carry nothing, or next to nothing: at once, and for every second.
+# Frames that carry nothing, or next to nothing: at once, and for every second. Each may need an answer, which waits if
+# the daemon does not read.
 _FRAMES, _FRAMES_A_SECOND = 4_000, 200
 # A frame of data with less than this costs memory that flow control does not see.
 _LITTLE = 64
