@@ -200,6 +200,34 @@ class TestSsh:
         assert caught.value.kind.value == "helper_failed"
         assert "dial-stdio" in caught.value.message
 
+    def test_shared_connection(self, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An ssh that stays as the master of later ones holds nothing up, although it keeps our end of its errors."""
+        program, control_path = tmp_path / "ssh", tmp_path / "master"
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={control_path}"
+        program.write_text(f'#!/bin/sh\nexec {sshd.path}/ssh {shared} "$@"\n', encoding="ascii")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", path_with(tmp_path))
+        try:
+            for _number in range(2):
+                [report] = proof_of(f"ssh://{sshd.address}")
+                assert report["failure"] is None
+            assert control_path.exists()
+            began = time.monotonic()
+            assert failure_of(f"ssh://{sshd.address}{tmp_path}/none.sock")["kind"] == "helper_failed"
+            assert time.monotonic() - began < 5
+        finally:
+            end = [
+                "ssh",
+                "-O",
+                "exit",
+                "-o",
+                f"ControlPath={control_path}",
+                "-p",
+                sshd.address.rpartition(":")[2],
+                "127.0.0.1",
+            ]
+            subprocess.run(end, check=True, capture_output=True)
+
     def test_proxy_commands_end_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What ssh itself started does not survive it."""
         proxy, program = tmp_path / "proxy", tmp_path / "ssh"

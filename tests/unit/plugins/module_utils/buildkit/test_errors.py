@@ -38,3 +38,19 @@ def test_all_kinds_are_documented() -> None:
     contains = yaml.safe_load(buildkit_verify.RETURN)["daemons"]["contains"]
     text = " ".join(contains["failure"]["contains"]["kind"]["description"])
     assert [part.split(")")[0] for part in text.split("V(")[1:]] == [kind.value for kind in Kind]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("caf\xe9 \u4e2d", "caf\xe9 \u4e2d"),
+        ("right\u202eto left", "right\\u202eto left"),
+        ("x" * 4000, "x" * 4000),
+        ("a" * 3000 + "b" * 5000 + "c" * 1000, "a" * 3000 + " ... " + "c" * 1000),
+    ],
+)
+def test_what_others_say_is_shown_safely(said: str, shown: str) -> None:
+    """No control character reaches a terminal, and a long text keeps its beginning and its end."""
+    assert Failure(Kind.RPC_FAILED, said).message == shown

@@ -32,7 +32,7 @@ def test_name_server_that_never_answers_costs_no_more_than_the_limit(monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
     began = time.monotonic()
-    with pytest.raises(ConnectError, match=r"within 0\.2 s") as caught:
+    with pytest.raises(ConnectError, match=r"Looking up the name builder\.example\.com was .* 0\.2 s") as caught:
         asyncio.run(connect("tcp://builder.example.com:1234", limit=0.2))
     assert caught.value.kind is Kind.TIMEOUT
     assert time.monotonic() - began < 2
