@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -236,7 +234,7 @@ async def _ask(daemon: target.Target, wish: Wish) -> Report:
             control = Control(connection.channel, timeout=wish.connect_timeout)
             report.version = await control.info()
             report.reachable = True
-            report.certificate = _read_certificate(connection.certificate)
+            report.certificate = target.read_certificate(connection.certificate)
             await asyncio.gather(
                 *(_note(report, work) for name, work in _questions(report, control, wish).items() if name in wish.facts)
             )
@@ -266,11 +264,3 @@ async def _note(report: Report, question: Callable[[], Awaitable[None]]) -> None
         await question()
     except Failure as error:
         report.failures.append(error)
-
-
-def _read_certificate(der: bytes | None) -> Certificate | None:
-    if der is not None:
-        with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
-            certificate: Certificate = importlib.import_module(f"{__package__}.certificate").from_der(der)
-            return certificate
-    return None

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import channel, endpoint, options, tls
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import (
@@ -19,6 +19,10 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     Kind,
     TlsError,
 )
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import CRYPTOGRAPHY, require
+
+if TYPE_CHECKING:
+    from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.certificate import Certificate
 
 _Subject = TypeVar("_Subject")
 _Result = TypeVar("_Result")
@@ -27,39 +31,64 @@ _Result = TypeVar("_Result")
 _AT_ONCE = 64
 
 
+class Identities:
+    """Who we are to the daemons of one run: TLS settings, each made once."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tls.Credentials, ssl.SSLContext] = {}
+
+    def client(self, credentials: tls.Credentials) -> ssl.SSLContext:
+        """A client of the daemon.
+
+        :raises Failure: as :func:`tls.client_context`
+        """
+        if credentials not in self._clients:
+            self._clients[credentials] = tls.client_context(credentials)
+        return self._clients[credentials]
+
+
 class Target:
     """A daemon to call.
 
+    :param identities: shared by the daemons of one run
     :raises InputError: options that cannot be meant; nothing was contacted then
+
+    C(problem) is why it cannot be called as this client, which is found out without calling it.
     """
 
-    def __init__(self, daemon: options.Daemon) -> None:
+    def __init__(self, daemon: options.Daemon, identities: Identities) -> None:
         self.address = daemon.address
+        self.endpoint = endpoint.parse(daemon.address)
+        self.context: ssl.SSLContext | None = None
+        self.problem: Failure | None = None
         self._daemon = daemon
-        self._endpoint = endpoint.parse(daemon.address)
-        self._context: ssl.SSLContext | None = None
-        self._problem: Failure | None = None
-        options.check_transport(daemon, self._endpoint)
+        options.check_transport(daemon, self.endpoint)
         if bool(daemon.client_cert) != bool(daemon.client_key):
             raise InputError(f"{daemon.address}: client_cert and client_key go together, and one is missing")
         if daemon.ca_path:
-            self._load(daemon)
+            self._load(identities)
         elif daemon.client_cert or daemon.tls_hostname:
             raise InputError(
                 f"{daemon.address}: ca_path is missing, without which nobody would know who gets the client certificate"
             )
 
-    def _load(self, daemon: options.Daemon) -> None:
+    def _load(self, identities: Identities) -> None:
+        daemon = self._daemon
         try:
-            self._context = tls.client_context(tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key))
+            self.context = identities.client(tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key))
         except TlsError as error:
-            self._problem = error
+            self.problem = error
         else:
-            tls.check_hostname(self._context, self._hostname)
+            tls.check_hostname(self.context, self._hostname)
 
     @property
     def _hostname(self) -> str:
-        return self._daemon.tls_hostname or self._endpoint.host
+        return self._daemon.tls_hostname or self.endpoint.host
+
+    @property
+    def peer(self) -> channel.Peer:
+        """Who to be, to whom."""
+        return channel.Peer(self.endpoint, self.context, self._hostname, bool(self._daemon.client_cert))
 
     @contextlib.asynccontextmanager
     async def connection(self, *, timeout: float) -> AsyncIterator[channel.Connection]:
@@ -68,34 +97,55 @@ class Target:
         :param timeout: seconds until it is there
         :raises Failure: with the cause
         """
-        if self._problem is not None:
-            raise self._problem
-        peer = channel.Peer(self._endpoint, self._context, self._hostname, bool(self._daemon.client_cert))
+        if self.problem is not None:
+            raise self.problem
         try:
-            connection = await channel.open_connection(peer, timeout=timeout)
+            connection = await channel.open_connection(self.peer, timeout=timeout)
         except TlsError as error:
-            raise self._explain(error) from error
+            raise self.explain(error, read_certificate(error.certificate)) from error
         try:
             yield connection
         finally:
             await connection.close()
 
-    def _explain(self, error: TlsError) -> Failure:
-        """Say what the certificate in question is, where that explains why it was not accepted."""
-        certificate = importlib.import_module(f"{__package__}.certificate")  # 35 ms, for failures alone
-        detail = ""
+    def explain(self, error: Failure, served: Certificate | None) -> Failure:
+        """Say what the certificate in question is, where that explains why it was not accepted.
+
+        :param served: the one of the daemon, if it was seen
+        """
         if error.kind is Kind.CLIENT_CERTIFICATE_REFUSED:
-            own = certificate.from_file(self._daemon.client_cert)
+            own = certificates().from_file(self._daemon.client_cert)
             detail = f"; it is {own.subject}, issued by {own.issuer}, {own.validity}" if own else ""
-        elif error.certificate is not None:
-            with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
-                detail = _describe(certificate.from_der(error.certificate), error.kind)
+        else:
+            detail = _describe(served, error.kind) if served else ""
         return Failure(error.kind, f"{error.message}{detail}", remedy=error.remedy) if detail else error
 
 
-def _describe(served: Any, kind: Kind) -> str:
+def certificates() -> Any:
+    """The module that reads certificates.
+
+    It needs cryptography, which takes 35 ms to load: time in which there are other things to wait for.
+
+    :raises MissingLibraryError: cryptography cannot be loaded
+    """
+    require(CRYPTOGRAPHY)
+    return importlib.import_module(f"{__package__}.certificate")
+
+
+def read_certificate(der: bytes | None) -> Certificate | None:
+    """The certificate that a daemon sent; None if there is none, or one that cannot be read."""
+    if der is not None:
+        with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
+            certificate: Certificate = certificates().from_der(der)
+            return certificate
+    return None
+
+
+def _describe(served: Certificate, kind: Kind) -> str:
     if kind is Kind.SERVER_NAME_MISMATCH:
-        return f"; it names {', '.join(served.sans)}" if served.sans else "; it has no subject alternative name"
+        if not served.sans:
+            return "; it has no subject alternative name, and its common name does not count"
+        return f"; it names {', '.join(served.sans)}"
     if kind in (Kind.SERVER_CERTIFICATE_EXPIRED, Kind.SERVER_CERTIFICATE_NOT_YET_VALID):
         return f"; it is {served.validity}"
     return f"; it was issued by {served.issuer}" if kind is Kind.SERVER_UNKNOWN_CA else ""
@@ -108,7 +158,8 @@ def targets(daemons: Sequence[options.Daemon]) -> list[Target]:
     """
     if not daemons:
         raise InputError("There is no daemon to call: give at least one address")
-    return [Target(daemon) for daemon in daemons]
+    identities = Identities()
+    return [Target(daemon, identities) for daemon in daemons]
 
 
 def for_each(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import itertools
 import ssl
@@ -18,13 +17,12 @@ from typing import Any, TypeVar
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
-    endpoint,
     entitlements,
     gc_policy,
-    options,
     platforms,
     report,
     smoke,
+    target,
     tls,
     versions,
 )
@@ -130,21 +128,12 @@ async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Rep
     return list(await asyncio.gather(*map(prove, subjects)))
 
 
-class _Identities:
-    """Who we are to the daemons of one run: TLS settings, each made once."""
+class _Identities(target.Identities):
+    """Who we are to the daemons of one run, those whom they must not let in among them."""
 
     def __init__(self) -> None:
-        self._clients: dict[tls.Credentials, ssl.SSLContext] = {}
+        super().__init__()
         self._strangers: dict[tuple[str, ...], ssl.SSLContext] = {}
-
-    def client(self, credentials: tls.Credentials) -> ssl.SSLContext:
-        """A client of the daemon.
-
-        :raises Failure: as :func:`tls.client_context`
-        """
-        if credentials not in self._clients:
-            self._clients[credentials] = tls.client_context(credentials)
-        return self._clients[credentials]
 
     def stranger(self, name: str, daemon: Daemon) -> ssl.SSLContext | None:
         """One of :data:`REFUSALS`; None speaks no TLS."""
@@ -167,42 +156,16 @@ class _Subject:
     """
 
     def __init__(self, daemon: Daemon, proof: Proof, identities: _Identities) -> None:
-        self._endpoint = endpoint.parse(daemon.address)
+        self._target = target.Target(daemon, identities)
+        self._endpoint = self._target.endpoint
         self._proof = proof
         self._daemon = daemon
         self._identities = identities
-        self._report = Report(daemon.address)
+        self._report = Report(daemon.address, failure=self._target.problem)
         # What was found to be wrong while the rest of the proof goes on.
         self._found: list[Failure] = []
-        self._context: ssl.SSLContext | None = None
         # Set once the builds are on their way: everything else is done in the time that they take.
         self._building = asyncio.Event()
-        options.check_transport(daemon, self._endpoint)
-        if self._endpoint.is_tcp:
-            self._load_credentials()
-
-    def _load_credentials(self) -> None:
-        daemon = self._daemon
-        if bool(daemon.client_cert) != bool(daemon.client_key):
-            raise InputError(f"{daemon.address}: client_cert and client_key go together, and one is missing")
-        if not daemon.ca_path:
-            if daemon.client_cert or daemon.tls_hostname:
-                raise InputError(
-                    f"{daemon.address}: ca_path is missing, without which nobody would know who gets the "
-                    "client certificate"
-                )
-            return
-        try:
-            credentials = tls.Credentials(daemon.ca_path, daemon.client_cert, daemon.client_key)
-            self._context = self._identities.client(credentials)
-        except TlsError as error:
-            self._report.failure = error
-        else:
-            tls.check_hostname(self._context, self._hostname)
-
-    @property
-    def _hostname(self) -> str:
-        return self._daemon.tls_hostname or self._endpoint.host
 
     async def prove(self) -> Report:
         """Prove it; whatever fails is in the report."""
@@ -217,9 +180,8 @@ class _Subject:
 
     async def _prove(self) -> None:
         limit, began = self._proof.connect_timeout, time.monotonic()
-        peer = channel.Peer(self._endpoint, self._context, self._hostname, bool(self._daemon.client_cert))
         try:
-            connection = await channel.open_connection(peer, timeout=limit)
+            connection = await channel.open_connection(self._target.peer, timeout=limit)
         except Failure as error:
             raise await self._explain(error, limit - (time.monotonic() - began)) from error
         try:
@@ -329,7 +291,7 @@ class _Subject:
             return
         await self._building.wait()
         # Of a daemon that let us in without TLS, everything else that is asked is answered by that.
-        names = self._proof.refusals if self._context else ("plaintext",)
+        names = self._proof.refusals if self._target.context else ("plaintext",)
         await _all(self._meet_stranger(name) for name in names)
         met = {name: self._report.refusals[name] for name in REFUSALS if name in self._report.refusals}
         let_in = [report.STRANGERS[name] for name, one in met.items() if one.refused is False]
@@ -366,9 +328,7 @@ class _Subject:
             )
 
     def _read_certificate(self, der: bytes | None) -> None:
-        if der is not None:
-            with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
-                self._report.certificate = _import("certificate").from_der(der)
+        self._report.certificate = target.read_certificate(der)
 
     async def _explain(self, error: Failure, left: float) -> Failure:
         """Say more about a connection that did not come about than the connection itself could.
@@ -384,25 +344,7 @@ class _Subject:
                 del self._report.refusals["plaintext"], self._report.timings["plaintext"]
             else:
                 return TlsError(Kind.OPEN_TO_ANYONE, "The daemon speaks no TLS, and let in a stranger without TLS")
-        detail = self._detail(error.kind)
-        return Failure(error.kind, f"{error.message}{detail}", remedy=error.remedy) if detail else error
-
-    def _detail(self, kind: Kind) -> str:
-        served = self._report.certificate
-        if kind is Kind.CLIENT_CERTIFICATE_REFUSED:
-            own = _import("certificate").from_file(self._daemon.client_cert)
-            return f"; it is {own.subject}, issued by {own.issuer}, {own.validity}" if own else ""
-        if served is None:
-            return ""
-        if kind is Kind.SERVER_NAME_MISMATCH:
-            if not served.sans:
-                return "; it has no subject alternative name, and its common name does not count"
-            return f"; it names {', '.join(served.sans)}"
-        if kind in (Kind.SERVER_CERTIFICATE_EXPIRED, Kind.SERVER_CERTIFICATE_NOT_YET_VALID):
-            return f"; it is {served.validity}"
-        if kind is Kind.SERVER_UNKNOWN_CA:
-            return f"; it was issued by {served.issuer}"
-        return ""
+        return self._target.explain(error, self._report.certificate)
 
 
 def _import(name: str) -> Any:
