@@ -36,6 +36,8 @@ options:
     description:
       - The name of the builder. It begins with a letter. Letters, digits and C(._-) may follow.
       - C(default) and the names of Docker contexts are taken.
+      - With O(state=absent) it may end with V(-*). It then stands for all builders of the driver C(remote) whose names
+        begin so, whose nodes all have the O(cacert) given here, and which are not in O(keep).
     type: str
     required: true
   state:
@@ -43,6 +45,11 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  keep:
+    description: Names of builders that stay where O(name) stands for several.
+    type: list
+    elements: str
+    default: []
   nodes:
     description:
       - All nodes of the builder, the one for builds without a platform first. Others are taken off it.
@@ -152,6 +159,15 @@ EXAMPLES = r"""
     user: alice
   become: true
 
+- name: Remove the builders of machines that are no more
+  buildfarm.buildkit.buildx_builder:
+    name: buildkit-*
+    state: absent
+    keep: [buildkit-build-1.example.com, buildkit-build-2.example.com]
+    cacert: /etc/buildkit/client/buildkit/ca.pem
+    user: alice
+  become: true
+
 - name: Remove it
   buildfarm.buildkit.buildx_builder:
     name: buildkit
@@ -163,7 +179,7 @@ EXAMPLES = r"""
 RETURN = r"""
 file:
   description: The file of the builder.
-  returned: success
+  returned: success, for one builder
   type: str
   sample: /home/alice/.docker/buildx/instances/buildkit
 reasons:
@@ -174,7 +190,7 @@ reasons:
   sample: [node buildkit1 is new]
 builder:
   description: The builder as it is then. V(null) if there is none.
-  returned: success
+  returned: success, for one builder
   type: dict
   contains:
     name:
@@ -201,8 +217,14 @@ builder:
           cacert: /etc/buildkit/client/buildkit/ca.pem
 is_default:
   description: Whether it is the one that C(docker buildx use) has chosen, for one Docker engine or for all.
-  returned: success
+  returned: success, for one builder
   type: bool
+removed:
+  description: The builders that were, or in check mode would be, removed.
+  returned: success, where O(name) stands for several
+  type: list
+  elements: str
+  sample: [buildkit-build-3.example.com]
 """
 
 import os
@@ -234,9 +256,14 @@ def _buildx_version() -> t.Tuple[t.Optional[str], str]:
     return None, "no docker-buildx is installed for all users"
 
 
+def _single(name: str) -> str:
+    """A name as it would be without the ending that stands for several."""
+    return name[:-1] + "x" if name.endswith("-*") else name
+
+
 def _read_wish(params: t.Mapping[str, t.Any]) -> t.Optional[buildx.Wish]:
     """What is asked for, checked; None where the builder shall be absent. Raises ClientError."""
-    buildx.check_name(params["name"])
+    buildx.check_name(_single(params["name"]) if params["state"] == "absent" else params["name"])
     if params["state"] == "absent":
         return None
     if params["default_load"]:
@@ -311,6 +338,30 @@ def _apply(
     }
 
 
+def _remove_several(
+    store: buildx_store.BuildxStore, params: t.Mapping[str, t.Any], *, dry_run: bool
+) -> t.Dict[str, t.Any]:
+    """Remove the builders that the name stands for, and return the module's result. The caller holds the lock."""
+    kept = {name.lower() for name in params["keep"]}
+    removed, current = [], store.read_current()
+    for name in store.names(params["name"][:-1].lower()):
+        path = store.instance(name)
+        stored = buildx.ours(store.read_instance(name) or b"", path, params["cacert"]) if name not in kept else None
+        if stored is None:
+            continue
+        removed.append(name)
+        wanted_current = buildx.make_current(current, name, default=False)
+        store.check_writable()
+        if not dry_run:
+            store.remove(name, store.traces_of(name, stored["Name"]))
+            if wanted_current != current:
+                store.write_current(wanted_current)
+        current = wanted_current
+    reasons = [f"{name} is not wanted any more" for name in removed]
+    diff = {"before": {"builders": removed}, "after": {"builders": []}}
+    return {"changed": bool(removed), "reasons": reasons, "removed": removed, "diff": diff}
+
+
 def _shown(stored: t.Optional[buildx.Stored], current: t.Mapping[str, t.Any], name: str) -> t.Dict[str, t.Any]:
     builder = {} if stored is None else buildx.describe(stored)
     return {**builder, "default": str(current.get("Name") or "").lower() == name}
@@ -330,7 +381,10 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
         # First without a trace, so that whatever is refused leaves none, and nor does a run that changes nothing.
         for dry_run in (True, False):
             with store.locked(timeout=params["lock_timeout"], read_only=dry_run):
-                result = _apply(store, wished, module, docker_directory, dry_run=dry_run)
+                if wished is None and params["name"].endswith("-*"):
+                    result = _remove_several(store, params, dry_run=dry_run)
+                else:
+                    result = _apply(store, wished, module, docker_directory, dry_run=dry_run)
             if module.check_mode or not result["changed"]:
                 break
     return result
@@ -348,6 +402,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "keep": {"type": "list", "elements": "str", "default": []},
             "nodes": {"type": "list", "elements": "dict", "options": node},
             **_TLS,
             "default": {"type": "bool"},

@@ -193,6 +193,16 @@ def parse(data: bytes, path: str) -> Stored:
     return dict(stored)
 
 
+def ours(data: bytes, path: str, cacert: t.Optional[str]) -> t.Optional[Stored]:
+    """A builder that this collection made, by its certificates; None for all others, readable or not."""
+    try:
+        stored = parse(data, path)
+    except ClientError:
+        return None
+    found = {(node.get("DriverOpts") or {}).get("cacert") for node in stored["Nodes"] or []}
+    return stored if cacert and found == {cacert} else None
+
+
 def merge(stored: t.Optional[Stored], wished: Wish) -> Stored:
     """What shall be stored. Where nothing needs to change it equals ``stored``.
 

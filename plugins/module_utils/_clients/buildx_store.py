@@ -55,6 +55,12 @@ class BuildxStore:
         """The path of a builder's file, by the name that it has there."""
         return os.path.join(self.path, "instances", name)
 
+    def names(self, prefix: str) -> t.List[str]:
+        """The builders whose names in their files begin so."""
+        directory = os.path.join(self.path, "instances")
+        found = os.listdir(directory) if os.path.isdir(directory) else []
+        return sorted(name for name in found if name.startswith(prefix))
+
     @contextlib.contextmanager
     def locked(self, *, timeout: float, read_only: bool) -> t.Iterator[None]:
         """Hold the directory against buildx; without ``read_only`` make it first.

@@ -95,6 +95,28 @@ def test_a_dangling_choice_is_cleared(options: dict[str, t.Any]) -> None:
     assert run_module("buildx_builder", gone).result["reasons"] == ["it is the default no more"]
 
 
+def test_builders_that_are_left_over_are_removed(options: dict[str, t.Any], tmp_path: Path) -> None:
+    """Those with our certificate and that beginning, but for those to keep; nothing of anybody else."""
+    for name in ("pool", "pool-1", "pool-2", "pool-3", "poolside"):
+        run_module("buildx_builder", {**options, "name": name, "default": name == "pool-2"})
+    run_module("buildx_builder", {**options, "name": "pool-other", "cacert": options["cert"]})
+    (files(options) / "instances" / "pool-odd").write_text("{")
+    gone = {"name": "pool-*", "state": "absent", "keep": ["Pool-3"], "cacert": options["cacert"]}
+    gone["config_dir"] = options["config_dir"]
+    before = snapshot(files(options))
+    predicted = run_module("buildx_builder", gone, check=True)
+    assert snapshot(files(options)) == before
+    removed = run_module("buildx_builder", gone)
+    assert predicted.result == removed.result
+    assert removed.result["removed"] == ["pool-1", "pool-2"]
+    left = ["pool", "pool-3", "pool-odd", "pool-other", "poolside"]
+    assert sorted(os.listdir(files(options) / "instances")) == left
+    assert json.loads((files(options) / "current").read_text())["Name"] == ""
+    assert run_module("buildx_builder", gone).result["changed"] is False
+    refused = run_module("buildx_builder", {**options, "name": "pool-*"})
+    assert "cannot be named 'pool-*'" in refused.message
+
+
 def test_absent_where_buildx_never_was(tmp_path: Path) -> None:
     """Nothing is made to find out."""
     gone = {"name": "pool", "state": "absent", "config_dir": str(tmp_path / "none" / "buildx")}
