@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+SCENARIO = Path(__file__).resolve().parent
 PROJECT = Path(__file__).resolve().parents[2]
-BUNDLES = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pki" / "bundles"
+PKI = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pki"
 BUILDERS = {"client-old": "tcp://172.29.214.11:1234", "client-new": "tcp://172.29.214.12:1234"}
 # A place with a space in it, which a shell script must bear.
 HOME = "/home/bob/my bundles"
@@ -68,6 +70,40 @@ def _buildx(age: str) -> Path:
     """A docker-buildx from Debian's packages: trixie's or sid's."""
     tool = [sys.executable, PROJECT / "tools" / "docker_buildx.py", age]
     return Path(json.loads(subprocess.run(tool, check=True, capture_output=True, text=True).stdout)["path"])
+
+
+def run_playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a playbook of the collection or, by its path, of the scenario."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", SCENARIO / "inventory.yml", *arguments, name],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def workstation_role() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the role buildkit_client on the workstation, with other variables and options where given."""
+
+    def run(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        extra = ["--extra-vars", json.dumps(variables)] if variables else []
+        return run_playbook(str(SCENARIO / "workstation.yml"), *arguments, *extra)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def renewed() -> str:
+    """What site said when it made new certificates for alice and for the workstation."""
+    for name in ("alice", "client-workstation"):
+        shutil.rmtree(PKI / "clients" / name)
+    # Any builder will do: the certificates of clients are made in every run.
+    done = run_playbook("buildfarm.buildkit.site", "--limit", "client-new")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +165,7 @@ def laptop_with_tools(hosts: dict[str, Host], tools: dict[str, Path], project: P
 def laptop(laptop_with_tools: Host) -> Iterator[Host]:
     """The laptop on which bob has just unpacked alice's bundle."""
     host = laptop_with_tools
-    host.put(BUNDLES / "buildkit-alice.tar.gz", "/opt/bundle.tar.gz", mode="0644")
+    host.put(PKI / "bundles" / "buildkit-alice.tar.gz", "/opt/bundle.tar.gz", mode="0644")
     host.ran(f"mkdir -p '{HOME}' && tar -xzf /opt/bundle.tar.gz -C '{HOME}'")
     yield host
     host.ran(f"rm -rf '{HOME}' .docker project/out project/baked")

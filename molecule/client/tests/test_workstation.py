@@ -4,29 +4,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+import pytest
+
 LEFT = (
-    "/etc/buildkit /etc/profile.d/buildkit-buildkit.sh /usr/local/lib/buildkit-client /run/buildkit-forward "
-    "/run/buildkit-forward-by-tls /home/alice/.docker/buildx/instances/buildkit"
+    "/etc/buildkit /etc/profile.d/buildkit-buildkit.sh /usr/local/lib/buildkit-client "
+    "/run/buildkit-forward/by-tls.sock /run/buildkit-forward-by-tls /home/alice/.docker/buildx/instances/buildkit"
 )
-
-
-def _playbook(path: Path, *arguments: str) -> str:
-    """Runs a playbook of the scenario, which must not fail."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", SCENARIO / "inventory.yml", *arguments, path],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+SSH = {"name": "new", "via": "ssh", "host": "172.29.214.11"}
+TLS = {"name": "new", "via": "tls", "endpoint": "tcp://172.29.214.12:1234"}
 
 
 def test_the_user_builds_with_what_the_login_shell_says(workstation):
@@ -46,17 +33,55 @@ def test_others_cannot_read_the_key(workstation):
     assert workstation.run("cat /etc/buildkit/client/buildkit/key.pem", user="bob").returncode != 0
 
 
-def test_absent_takes_all_of_it_away(workstation):
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (SSH, "the forward new by SSH needs host and known_hosts"),
+        ({**SSH, "known_hosts": "x", "host": "-oProxyCommand=id"}, "is no host name or address"),
+        (TLS, "dials an address, and HAProxy verifies names alone"),
+        ({**TLS, "server_name": "a b"}, "needs server_name"),
+    ],
+)
+def test_a_forward_that_could_not_work_is_refused(workstation, workstation_role, forward, message):
+    """The run ends before anything is changed, with the reason."""
+    refused = workstation_role(buildkit_client_forwards=[forward])
+    assert refused.returncode != 0
+    assert message in " ".join(refused.stdout.split())
+    assert re.search(r"changed=0 ", refused.stdout)
+    assert workstation.run("ls /etc/buildkit/forward/new").returncode != 0
+
+
+def test_a_renewed_certificate_reaches_every_tool(workstation, workstation_role, request):
+    """The role exchanges the files and reloads the proxy; docker buildx builds without being set up again."""
+    show = "openssl x509 -in /etc/buildkit/client/buildkit/cert.pem -noout -serial"
+    state = "cat /home/alice/.docker/buildx/instances/buildkit"
+    before, builder = workstation.ran(show, user="root"), workstation.ran(state, user="root")
+    workstation.ran("/opt/old/buildctl --addr unix:///run/buildkit-forward/by-tls.sock debug workers", user="alice")
+    started = workstation.ran("systemctl show -p MainPID buildkit-forward-by-tls.service", user="root")
+    request.getfixturevalue("renewed")
+    done = workstation_role()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Take up the renewed certificate" in done.stdout
+    assert workstation.ran(show, user="root") != before
+    assert workstation.ran(state, user="root") == builder
+    pem = workstation.ran("cat /run/buildkit-forward-by-tls/client.pem", user="root")
+    assert pem == workstation.ran("cd /etc/buildkit/client/buildkit && cat cert.pem key.pem", user="root")
+    assert workstation.ran("systemctl show -p MainPID buildkit-forward-by-tls.service", user="root") == started
+    workstation.ran("/opt/old/buildctl --addr unix:///run/buildkit-forward/by-tls.sock debug workers", user="alice")
+    workstation.ran(". /etc/profile && docker-buildx inspect --bootstrap | grep -q running", user="alice")
+
+
+def test_absent_takes_all_of_it_away(workstation, workstation_role):
     """Check mode foretells, one run removes units, keys, settings and builders, and the next has nothing to do."""
     before = workstation.ran(f"ls -d {LEFT}", user="root")
-    assert re.search(r"changed=[1-9]", _playbook(SCENARIO / "absent.yml", "--check"))
-    assert workstation.ran(f"ls -d {LEFT}", user="root") == before
-    _playbook(SCENARIO / "absent.yml")
-    assert workstation.run(f"ls -d {LEFT} 2>/dev/null", user="root").stdout.splitlines() in (
-        [],
-        ["/run/buildkit-forward"],
+    predicted, removed, again = (
+        workstation_role(*options, buildkit_client_state="absent") for options in (["--check"], [], [])
     )
+    assert [done.returncode for done in (predicted, removed, again)] == [0, 0, 0]
+    assert re.search(r"changed=[1-9]", predicted.stdout)
+    assert "changed=0" in again.stdout
+    assert before.count("\n") == len(LEFT.split())
+    assert workstation.run(f"ls -d {LEFT}", user="root").stdout == ""
     assert workstation.ran("systemctl list-unit-files 'buildkit-forward*' --no-legend --all || true", user="root") == ""
     assert workstation.run("pgrep -f '[b]uildkit-forward'", user="root").returncode != 0
     assert workstation.ran("systemctl is-system-running", user="root") == "running\n"
-    assert "changed=0" in _playbook(SCENARIO / "absent.yml")
