@@ -75,7 +75,7 @@ class Fleet:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=180,
+            timeout=400,
             check=False,
         )
         return Run(done.returncode, done.stdout)

@@ -75,7 +75,7 @@ def test_what_is_due_is_renewed(fleet: Fleet, watching: Watching) -> None:
         processes.done.set()
         processes.join()
     assert run.code == 0, run.output
-    assert f"Give alice its directory {fleet.pki}/clients/alice again" in run.text
+    assert f"Give alice {fleet.pki}/bundles/" in run.text
     for host, (pid, served) in before.items():
         assert fleet.pids()[host] != pid
         assert fleet.served(host) != served
