@@ -243,7 +243,7 @@ def test_pinned_clients_are_revoked_one_by_one(fleet: Fleet, watching: Watching)
         run = fleet.rotate(**wish)
         took = time.monotonic() - began
         assert run.code == 0, run.output
-        assert took < 60
+        assert took < 300  # half of what the unit would let them have
         for host, client in steps.items():
             assert client.wait(timeout=5) != 0
             assert "86399" not in fleet.inside(host, "ps", "-eo", "args")
