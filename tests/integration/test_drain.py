@@ -56,19 +56,18 @@ def test_idle_daemon_is_drained_at_once(builder: Daemon, authority: Authority, c
     assert outcome.result["waited_seconds"] < 5
     [found] = outcome.result["daemons"]
     assert (found["builds"], found["builds_seen"], found["failure"]) == ([], [], None)
-    assert outcome.result["summary"] == [f"{builder.tcp}: no build runs; waited 0 s"]
+    assert re.fullmatch(rf"{builder.tcp}: no build runs; waited \d s", outcome.result["summary"][0])
 
 
 def test_it_waits_for_the_build(builder: Daemon, tmp_path: Path) -> None:
     """It ends soon after the build, not before, and names it."""
-    with builds.running(builder, tmp_path, seconds=3) as client:
+    with builds.running(builder, tmp_path, seconds=6) as client:
         outcome = drain({"address": builder.unix})
         assert not outcome.failed, outcome.message
-        client.wait(timeout=5)  # it needs a moment to say goodbye
-        assert client.returncode == 0
+        assert client.wait(timeout=20) == 0  # it needs a moment to say goodbye
     [found] = outcome.result["daemons"]
     assert found["drained"] is True
-    assert 1 < found["waited_seconds"] < 8
+    assert found["waited_seconds"] > 0.1
     [ref] = found["builds_seen"]
     assert ref in builds.buildctl(builder, "debug", "histories")
 
@@ -79,15 +78,15 @@ def test_time_out_fails_or_goes_on(builder: Daemon, tmp_path: Path, on_timeout: 
     with builds.running(builder, tmp_path):
         began = time.monotonic()
         outcome = drain({"address": builder.unix, "timeout": 1.5, "on_timeout": on_timeout})
-        assert 1.5 <= time.monotonic() - began < 6
+        assert 1.5 <= time.monotonic() - began < 15
     assert outcome.failed is (on_timeout == "fail")
     assert outcome.result["drained"] is False
     [found] = outcome.result["daemons"]
-    assert found["waited_seconds"] == pytest.approx(1.5, abs=0.3)
+    assert 1.5 <= found["waited_seconds"] < 5
     assert found["idle_seconds"] == 0
     [build] = found["builds"]
     assert [build["ref"]] == found["builds_seen"]
-    assert re.fullmatch(rf"{builder.unix}: 1 build runs, for \d+ s; waited 1 s", outcome.result["summary"][0])
+    assert re.fullmatch(rf"{builder.unix}: 1 build runs, for \d+ s; waited \d s", outcome.result["summary"][0])
     if on_timeout == "fail":
         assert outcome.message.startswith(outcome.result["summary"][0])
         assert "on_timeout: continue" in outcome.message
@@ -104,16 +103,15 @@ def test_zero_looks_once(builder: Daemon, tmp_path: Path) -> None:
 
 def test_idle_for_bridges_the_gap_between_builds(builder: Daemon, tmp_path: Path) -> None:
     """A build in the idle time makes it start anew."""
-    process = module_process("buildkit_drain", {"address": builder.unix, "poll": 0.1, "idle_for": 3})
-    time.sleep(1.5)
-    with builds.running(builder, tmp_path, seconds=1) as client:
+    process = module_process("buildkit_drain", {"address": builder.unix, "poll": 0.1, "idle_for": 4})
+    with builds.running(builder, tmp_path, seconds=3) as client:
         client.wait(timeout=30)
     outcome = finish(process)
     assert not outcome.failed, outcome.message
     [found] = outcome.result["daemons"]
     assert len(found["builds_seen"]) == 1
-    assert found["idle_seconds"] == pytest.approx(3, abs=0.5)
-    assert found["waited_seconds"] > 4
+    assert 4 <= found["idle_seconds"] < 6
+    assert found["waited_seconds"] > found["idle_seconds"] + 0.5
 
 
 def test_check_mode_looks_and_does_not_wait(builder: Daemon, tmp_path: Path) -> None:
@@ -175,7 +173,7 @@ def test_shutdown_right_after_is_prompt(own: Daemon) -> None:
 def test_shutdown_amid_waiting_is_prompt(own: Daemon) -> None:
     """Not even while it waits; whoever waits is told that the daemon has gone."""
     process = module_process("buildkit_drain", {"address": own.unix, "poll": 0.5, "idle_for": 60})
-    time.sleep(2)
+    time.sleep(5)
     began = time.monotonic()
     own.process.send_signal(signal.SIGTERM)
     own.process.wait(10)
@@ -207,155 +205,153 @@ def test_bad_input_is_refused(options: dict[str, Any], message: str) -> None:
     assert "daemons" not in outcome.result
 
 
-class Play:
-    """One task in a playbook, run by ansible-playbook, so with the action plugin."""
+@pytest.fixture(scope="module")
+def newest(server: Pair, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon for what concerns Ansible and not the generation of the daemon."""
+    programs = daemons.unpack("0.25", tmp_path_factory.mktemp("buildkit-newest"))
+    with daemons.run(programs, tmp_path_factory.mktemp("newest"), pair=server, ca=authority.path) as running:
+        yield running
 
-    def __init__(self, directory: Path, options: dict[str, Any], *, task: dict[str, Any], arguments: tuple[str, ...]):
-        name = "buildfarm.buildkit.buildkit_drain"
-        tasks = [
-            {"name": "Wait", name: options, "register": "result", "ignore_errors": True, **task},
-            {
-                "name": "Result",
-                "ansible.builtin.copy": {"content": "{{ result }}", "dest": f"{directory}/result"},
-                "check_mode": False,
-                "no_log": True,
-            },
-        ]
-        (directory / "play.yml").write_text(
-            json.dumps(
-                [
-                    {
-                        "hosts": "localhost",
-                        "gather_facts": False,
-                        "vars": {"ansible_python_interpreter": sys.executable},
-                        "tasks": tasks,
-                    }
-                ]
-            ),
-            encoding="utf-8",
-        )
-        self._result = directory / "result"
+
+class Play:
+    """Tasks in a playbook, run by ansible-playbook, so with the action plugin.
+
+    :param tasks: name to the options of the module, with the keywords of the task under C(task)
+    """
+
+    def __init__(self, directory: Path, tasks: dict[str, dict[str, Any]]) -> None:
+        directory.mkdir(exist_ok=True)
+        self._result = directory / "results"
+        self._names = list(tasks)
+        steps = []
+        for number, (name, options) in enumerate(tasks.items()):
+            keywords = options.pop("task", {})
+            module = {"buildfarm.buildkit.buildkit_drain": {"poll": 0.1, **options}}
+            steps.append({"name": name, "register": f"result_{number}", "ignore_errors": True, **module, **keywords})
+        content = ", ".join(f"result_{number}" for number in range(len(tasks)))
+        copy = {"content": f"{{{{ [{content}] }}}}", "dest": str(self._result)}
+        play = {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": sys.executable},
+            "tasks": [*steps, {"name": "Write the results", "ansible.builtin.copy": copy, "no_log": True}],
+        }
+        (directory / "play.yml").write_text(json.dumps([play]), encoding="utf-8")
         self.process = subprocess.Popen(
-            ["ansible-playbook", "-i", "localhost,", "-c", "local", *arguments, str(directory / "play.yml")],
+            ["ansible-playbook", "-i", "localhost,", "-c", "local", str(directory / "play.yml")],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(IMPORT_ROOT), "PYTHONUNBUFFERED": "1"},
         )
-        self.lines: list[tuple[float, str]] = []
+        self._lines: list[tuple[float, str]] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
+            self._lines.append((time.monotonic(), line.rstrip()))
 
-    def wait(self) -> dict[str, Any]:
-        """The result of the task."""
-        code = self.process.wait(120)
+    def wait(self) -> dict[str, dict[str, Any]]:
+        """The result of each task."""
+        code = self.process.wait(300)
         self._reader.join()
         self.process.stdout.close()
         assert code == 0, self.output
-        return json.loads(self._result.read_text(encoding="utf-8"))
+        return dict(zip(self._names, json.loads(self._result.read_text(encoding="utf-8"))))
 
     @property
     def output(self) -> str:
         """All that was printed."""
-        return "\n".join(line for _when, line in self.lines)
+        return "\n".join(line for _when, line in self._lines)
 
-    @property
-    def progress(self) -> list[tuple[float, str]]:
-        """The lines that say how it goes, with the time at which each came."""
-        return [(when, line) for when, line in self.lines if line.startswith("buildkit_drain: ")]
+    def said(self, task: str) -> list[tuple[float, str]]:
+        """The lines that say how it goes with a task, and when each came."""
+        found: dict[str, list[tuple[float, str]]] = {}
+        current = ""
+        for when, line in self._lines:
+            header = re.match(r"TASK \[(.+)\] \*", line)
+            current = header[1] if header else current
+            if line.startswith("buildkit_drain: "):
+                found.setdefault(current, []).append((when, line))
+        return found.get(task, [])
 
 
-def play(directory: Path, options: dict[str, Any], *arguments: str, **task: Any) -> Play:
-    """Start a play."""
-    directory.mkdir(exist_ok=True)
-    return Play(directory, {"poll": 0.1, **options}, task=task, arguments=arguments)
-
-
-def test_progress_is_shown_while_it_waits(builder: Daemon, tmp_path: Path) -> None:
-    """Lines come while the build runs, and the result is one of a single wait."""
-    with builds.running(builder, tmp_path / "build") as client:
-        run = play(tmp_path / "play", {"address": builder.unix, "progress": 1})
-        deadline = time.monotonic() + 60
-        while len(run.progress) < 3 and time.monotonic() < deadline:
+def test_progress_is_shown_while_it_waits(newest: Daemon, tmp_path: Path) -> None:
+    """Lines come while the build runs, and the result is one of a single wait, for the idle time too."""
+    tasks = {
+        "busy": {"address": newest.unix, "progress": 1},
+        # More than one call is needed to see it idle for so long; together they do.
+        "idle": {"address": newest.unix, "progress": 1, "idle_for": 4},
+    }
+    with builds.running(newest, tmp_path / "build") as client:
+        run = Play(tmp_path / "play", tasks)
+        deadline = time.monotonic() + 120
+        while len(run.said("busy")) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         stopped = time.monotonic()
         client.terminate()
         client.wait()
-        result = run.wait()
-    assert len([when for when, _line in run.progress if when <= stopped]) >= 3
-    for _when, line in run.progress:
-        assert re.fullmatch(rf"buildkit_drain: {builder.unix}: 1 build runs, for \d+ s; waited \d+ s", line)
-    assert result["failed"] is False
-    assert result["changed"] is False
-    assert result["drained"] is True
-    [found] = result["daemons"]
+        results = run.wait()
+    lines = run.said("busy")
+    assert len([when for when, _line in lines if when <= stopped]) >= 3
+    for _when, line in lines:
+        assert re.fullmatch(rf"buildkit_drain: {newest.unix}: 1 build runs, for .+; waited .+", line)
+    busy, idle = results["busy"], results["idle"]
+    assert (busy["failed"], busy["changed"], busy["drained"]) == (False, False, True)
+    [found] = busy["daemons"]
     assert len(found["builds_seen"]) == 1
-    assert found["waited_seconds"] >= stopped - run.progress[0][0]
-    assert result["summary"][0].startswith(f"{builder.unix}: no build runs; waited ")
+    assert found["waited_seconds"] >= stopped - lines[0][0]
+    assert busy["summary"][0].startswith(f"{newest.unix}: no build runs; waited ")
+    assert idle["drained"] is True
+    assert 4 <= idle["daemons"][0]["idle_seconds"] <= idle["waited_seconds"] + 2
+    assert run.said("idle")
+    assert all(re.search(r": no build runs, for \d s now; waited ", line) for _when, line in run.said("idle"))
 
 
-def test_idle_time_goes_on_through_the_calls_of_the_module(builder: Daemon, tmp_path: Path) -> None:
-    """More than one call is needed to see it idle for so long; together they do, and no longer than that."""
-    result = play(tmp_path, {"address": builder.unix, "progress": 1, "idle_for": 4}).wait()
-    assert result["drained"] is True
-    assert 4 <= result["daemons"][0]["idle_seconds"] < 8
-    assert result["daemons"][0]["idle_seconds"] <= result["waited_seconds"] + 1
-
-
-def test_time_out_holds_through_the_calls_of_the_module(builder: Daemon, tmp_path: Path) -> None:
-    """It counts from the first call, and the failure says what still runs."""
-    daemons_wanted = [{"address": builder.unix}, {"address": NOBODY}, {"address": builder.tcp}]
-    with builds.running(builder, tmp_path / "build"):
-        result = play(tmp_path / "play", {"daemons": daemons_wanted[:1], "progress": 1, "timeout": 4}).wait()
-        assert result["failed"] is True
-        assert 4 <= result["waited_seconds"] < 8
+def test_time_out_check_mode_and_silence(newest: Daemon, tmp_path: Path) -> None:
+    """What the module promises holds when the action plugin calls it again and again, or only once."""
+    address = {"address": newest.unix}
+    fleet = [{"address": newest.unix}, {"address": NOBODY}, {"address": newest.tcp}]
+    go_on = {"on_timeout": "continue", "timeout": 2, "progress": 1}
+    tasks = {
+        "late": {**address, "timeout": 4, "progress": 1},
+        "fleet": {"daemons": fleet, **go_on},
+        "check": {**address, "idle_for": 5, "task": {"check_mode": True}},
+        "background": {**address, **go_on, "task": {"async": 120, "poll": 1}},
+        "secret": {**address, **go_on, "task": {"no_log": True}},
+        "silent": {**address, **go_on, "progress": 0},
+    }
+    with builds.running(newest, tmp_path / "build"):
+        run = Play(tmp_path / "play", tasks)
+        results = run.wait()
+    late = results.pop("late")
+    assert late["failed"] is True
+    assert late["waited_seconds"] >= 4
+    assert len(late["daemons"][0]["builds"]) == 1
+    assert "on_timeout: continue" in late["msg"]
+    found = results.pop("fleet")
+    # The TCP endpoint was given no credentials.
+    assert [bool(one["failure"]) for one in found["daemons"]] == [False, True, True]
+    assert [len(one["builds"]) for one in found["daemons"]] == [1, 0, 0]
+    assert found["msg"].startswith("2 of 3 daemons not drained:")
+    for name, result in results.items():
+        assert (result["failed"], result["drained"]) == (False, False), name
         assert len(result["daemons"][0]["builds"]) == 1
-        assert "on_timeout: continue" in result["msg"]
-        options = {"daemons": daemons_wanted, "progress": 1, "timeout": 3, "on_timeout": "continue"}
-        result = play(tmp_path / "play", options).wait()
-    assert [bool(found["failure"]) for found in result["daemons"]] == [False, True, True]
-    assert result["msg"].startswith("2 of 3 daemons not drained:")
-    assert [len(found["builds"]) for found in result["daemons"]] == [1, 0, 0]
-
-
-def test_check_mode_and_async_need_one_call(builder: Daemon, tmp_path: Path) -> None:
-    """Check mode looks once, and an asynchronous task waits in the background; neither shows lines."""
-    with builds.running(builder, tmp_path / "build", seconds=8):
-        run = play(tmp_path / "play", {"address": builder.unix}, "--check")
-        result = run.wait()
-        assert (result["drained"], result["failed"]) == (False, False)
-        assert run.progress == []
-        run = play(tmp_path / "play", {"address": builder.unix}, **{"async": 60, "poll": 1})
-        result = run.wait()
-        assert result["drained"] is True
-        assert run.progress == []
-
-
-def test_nothing_is_shown_of_a_secret_task(builder: Daemon, tmp_path: Path) -> None:
-    """C(no_log) holds for the lines too, and C(progress: 0) shows none."""
-    with builds.running(builder, tmp_path / "build"):
-        options = {"address": builder.unix, "timeout": 2, "progress": 1, "on_timeout": "continue"}
-        run = play(tmp_path / "play", options, no_log=True)
-        run.wait()
-        assert builder.unix not in run.output
-        run = play(tmp_path / "play", {**options, "progress": 0})
-        run.wait()
-        assert run.progress == []
+        assert run.said(name) == [], name
+    assert results["check"]["waited_seconds"] < 5
+    assert newest.unix not in run.output.partition("TASK [secret]")[2].partition("TASK [silent]")[0]
 
 
 def test_bad_options_are_refused_by_the_module(tmp_path: Path) -> None:
     """The action plugin leaves it to the module to say what is wrong."""
-    for options, message in (
-        ({"address": NOBODY, "timeout": "soon"}, "timeout"),
-        ({"address": NOBODY, "idle_for": 20, "timeout": 10}, "idle_for is 20 and timeout is 10"),
-        ({"daemons": "x"}, "could not parse"),
-        ({"daemons": []}, "at least one address"),
-        ({"addres": NOBODY}, "Unsupported parameters"),
-    ):
-        result = play(tmp_path, options).wait()
+    cases = {
+        "timeout": {"address": NOBODY, "timeout": "soon"},
+        "idle_for is 20 and timeout is 10": {"address": NOBODY, "idle_for": 20, "timeout": 10},
+        "could not parse": {"daemons": "x"},
+        "at least one address": {"daemons": []},
+        "Unsupported parameters": {"address": NOBODY, "pol": 3},
+    }
+    for message, result in Play(tmp_path, cases).wait().items():
         assert result["failed"] is True
         assert message in result["msg"]
