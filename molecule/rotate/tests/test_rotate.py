@@ -153,9 +153,12 @@ def test_issue_names_who_was_not_given_the_bundle(fleet: Fleet) -> None:
     subprocess.run(["docker", "pause", "rotate-new"], check=True, capture_output=True)
     try:
         unreachable = fleet.rotate("issue", buildkit_rotate_given=["alice", "bob", "ci"])
+        others = fleet.rotate()
     finally:
         subprocess.run(["docker", "unpause", "rotate-new"], check=True, capture_output=True)
     assert unreachable.code != 0
+    assert "Restart and prove" not in unreachable.output
+    assert "Not reached, or left out of this run: rotate-new. They are as they were." in others.text
     assert state(fleet) == before
     refused = fleet.rotate("issue", buildkit_rotate_given=["alice"])
     assert refused.code != 0
