@@ -128,14 +128,15 @@ def test_check_mode_looks_and_does_not_wait(builder: Daemon, tmp_path: Path) -> 
 def test_internal_builds_are_not_counted(builder: Daemon) -> None:
     """A proof of ours that runs holds up nobody, although the daemon is at work for it."""
 
-    async def look() -> tuple[int, Outcome]:
+    async def look() -> tuple[int, int, Outcome]:
         async with builds.internal(builder) as control:
-            running = len(daemons.children(builder.process))
-            assert (await control.history(active_only=True, timeout=5)).running == ()
-            return running, await asyncio.to_thread(drain, {"address": builder.unix, "timeout": 0})
+            steps = len(daemons.children(builder.process))
+            counted = len((await control.history(active_only=True, timeout=5)).running)
+            return steps, counted, await asyncio.to_thread(drain, {"address": builder.unix, "timeout": 0})
 
-    running, outcome = asyncio.run(look())
-    assert running > 0
+    steps, counted, outcome = asyncio.run(look())
+    assert steps > 0
+    assert counted == 0
     assert not outcome.failed, outcome.message
     assert outcome.result["drained"] is True
 
@@ -351,6 +352,7 @@ def test_bad_options_are_refused_by_the_module(tmp_path: Path) -> None:
         "could not parse": {"daemons": "x"},
         "at least one address": {"daemons": []},
         "Unsupported parameters": {"address": NOBODY, "pol": 3},
+        "value of on_timeout must be one of": {"address": NOBODY, "on_timeout": "go on"},
     }
     for message, result in Play(tmp_path, cases).wait().items():
         assert result["failed"] is True
