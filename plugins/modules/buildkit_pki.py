@@ -142,7 +142,7 @@ options:
             M(buildfarm.buildkit.buildkit_csr) returns them.
           - If none of them is known in O(path), the directory is lost or the wrong one, and the module
             refuses before it makes anything.
-          - They also tell which daemons have what a rollover hands out.
+          - They also tell which daemons have what a rollover hands out, and without them a daemon counts as not having it.
         type: list
         elements: str
         default: []
@@ -243,6 +243,8 @@ options:
       - Clients to revoke, by name with all their certificates, or single certificates of clients by serial number.
       - They are marked in the register, and the directory of a client moves to C(revoked/clients/). A client that is
         also listed in O(clients) is refused by name; by serial number it gets a new certificate.
+      - The serial number of the certificate in force of a client that is not listed revokes what is in its directory
+        with it.
       - With O(trust=pinned) the certificates leave the bundles of all daemons. With O(trust=ca) daemons accept them
         until they end, and a warning says so.
     type: list

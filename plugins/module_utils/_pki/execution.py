@@ -190,7 +190,8 @@ def _authority_change(step: AuthorityStep, after: AuthorityState, passphrase: st
             return None
         return Change(AUTHORITY, name, record, whole=False)
     if step.action == RENEW and not step.reasons[1:]:
-        return Change(AUTHORITY, name, {CA_FILE: to_pem((after.current.certificate,))}, whole=False)
+        changed = record if step.before is not None and after.record != step.before.record else {}
+        return Change(AUTHORITY, name, {CA_FILE: to_pem((after.current.certificate,)), **changed}, whole=False)
     files = _ca_files("", after.current, passphrase)
     for where, one in ((NEXT, after.next), (PREVIOUS, after.previous)):
         if one is not None:

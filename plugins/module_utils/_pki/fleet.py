@@ -9,7 +9,7 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki import compat, facts, profiles
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors import StoreError, UnreadableError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.execution import carry_out, foretell
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import authority_names, make_plan
@@ -22,13 +22,16 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.state impo
     Issuers,
     Leaf,
     State,
+    is_pinned,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.store import AUTHORITY, Store
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.takeover import read_import
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes import (
+    BY_CA,
     CLIENT,
     DAEMON,
     DEFAULT,
+    AuthorityWish,
     Wishes,
     read_wishes,
 )
@@ -98,7 +101,7 @@ def _read(store: Store, wishes: Wishes, ca: t.Mapping[str, t.Any], now: datetime
                 warnings.append(f"The {kind} {name} is not part of this run and was passed over: {exc}")
     complete = register.with_certificates(_found(store, authorities, {**others, **leaves}, now))
     state = State(store.path, authorities, leaves, others, complete, imported)
-    _refuse_lost_authorities(store, wishes, state, imported)
+    _refuse_lost_authorities(store, wishes, state, imported, now)
     return _Reading(state, register, tuple(warnings))
 
 
@@ -126,7 +129,9 @@ def _found(
         yield leaf(CLIENT, name, certificate, DEFAULT, facts.utc_text(now))
 
 
-def _refuse_lost_authorities(store: Store, wishes: Wishes, state: State, imported: Imported | None) -> None:
+def _refuse_lost_authorities(
+    store: Store, wishes: Wishes, state: State, imported: Imported | None, now: datetime
+) -> None:
     """A CA that is on record and not on disk is lost, and never made anew."""
     on_record = {entry["name"] for entry in state.register.of_kind(AUTHORITY_KIND)}
     used = bool(state.register.entries or state.others or any(leaf.certificate for leaf in state.leaves.values()))
@@ -136,10 +141,29 @@ def _refuse_lost_authorities(store: Store, wishes: Wishes, state: State, importe
         if not used or known or compat.fingerprint(certificate) in state.register.fingerprints(AUTHORITY_KIND):
             on_record.discard(DEFAULT)
             used = False
-    for name in authority_names(wishes, state):
-        if name not in state.authorities and (name in on_record or (used and not state.authorities)):
+    needed = set(authority_names(wishes, state))
+    if wishes.trust == BY_CA and not wishes.accept_missing:
+        live = state.register.live(CLIENT, now)
+        needed |= {entry["group"] for entry in live if entry.get("issuer") and entry.get("group") in on_record}
+    for name in sorted(needed - set(state.authorities)):
+        lost = used and (not state.authorities or _is_signed_by_lost(wishes.named(name), state))
+        if lost or name in on_record:
             raise StoreError(
                 f"{store.path} has certificates on record and no CA: {store.directory(AUTHORITY, name)} "
                 "is lost. Restore it from a backup; no new CA is made in its place, because every builder and client "
-                "would have to be given it. To start over on purpose, use another directory."
+                "would have to be given it. To start over on purpose, use another directory; to go on without the CA "
+                "of a group, list none of its clients and set accept_missing, which cuts them off."
             )
+
+
+def _is_signed_by_lost(wish: AuthorityWish, state: State) -> bool:
+    """Whether there are certificates of a CA of that name, which is not there."""
+    issuers = Issuers(state.authorities)
+    subject = profiles.subject(wish.common_name)
+    return any(
+        leaf.certificate is not None
+        and leaf.certificate.issuer == subject
+        and not is_pinned(leaf.certificate)
+        and issuers.of(leaf.certificate) is None
+        for leaf in state.all_leaves().values()
+    )

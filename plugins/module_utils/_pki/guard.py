@@ -28,7 +28,10 @@ if t.TYPE_CHECKING:
     from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.trust import Certificates
     from cryptography import x509
 
-_REMEDY = "Hand the new files of these clients out at a time when that does no harm, and say so with accept_missing."
+_REMEDY = (
+    "If they shall go, revoke them. If they get new files by this, hand those out at a time when that does no harm, "
+    "and say so with accept_missing."
+)
 
 
 class Known:
@@ -50,17 +53,19 @@ class Known:
 
 
 def refuse_lost_clients(
-    bundles: t.Mapping[str, tuple[bytes, Certificates, frozenset[str]]],
+    bundles: t.Mapping[str, tuple[bytes, Certificates, t.Optional[t.FrozenSet[str]]]],
     kept_keys: t.AbstractSet[str],
     ended_keys: t.AbstractSet[str],
     register: Register,
+    groups_now: t.Mapping[str, str],
     now: datetime,
 ) -> None:
     """Refuse new contents of daemons' ``ca.pem`` that would no longer accept a live client.
 
-    :param bundles: by daemon: what its ca.pem holds, what it shall hold, and the groups that it admits.
+    :param bundles: by daemon: what its ca.pem holds, what it shall hold, and the groups that it admits (None for all).
     :param kept_keys: digests of the keys of all CAs that stay trusted, whichever certificates they get.
     :param ended_keys: those of CAs whose rollover has ended.
+    :param groups_now: by fingerprint: the groups of pinned certificates, which change without a new certificate.
     :raises CutOffError: naming the clients.
     """
     key_of = {entry["fingerprint"]: str(entry.get("key")) for entry in register.of_kind(AUTHORITY)}
@@ -81,7 +86,9 @@ def refuse_lost_clients(
         renewed = kept_keys & before.keys if len(made) < len(wanted) else ()
         after = Known(made, renewed)
         for entry in live:
-            if entry.get("group") in groups and before.accepts(entry, key_of) and not after.accepts(entry, key_of):
+            group = groups_now.get(entry["fingerprint"], entry.get("group"))
+            admitted = groups is None or group in groups
+            if admitted and before.accepts(entry, key_of) and not after.accepts(entry, key_of):
                 lost.setdefault(entry["name"], set()).add(daemon)
     if lost:
         daemons = sorted(set().union(*lost.values()))
@@ -108,11 +115,11 @@ def refuse_unknown_daemons(state: State, wanted: str, certificates: Certificates
                 moved.append(found[0])
     if not moved:
         return
-    new = {compat.fingerprint(one) for one in certificates if not isinstance(one, Pending)}
+    new = {key_digest(one) for one in certificates if not isinstance(one, Pending)}
     lacking = []
     for name in sorted({entry["name"] for entry in state.register.live(CLIENT, now)}):
         client = state.all_leaves().get((CLIENT, name), Leaf())
-        there = {compat.fingerprint(one) for one in certificates_in(client.bundle)}
+        there = {key_digest(one) for one in certificates_in(client.bundle)}
         if not new & there:
             lacking.append(name)
     if lacking:

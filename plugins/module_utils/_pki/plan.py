@@ -53,7 +53,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.state impo
     State,
     is_pinned,
 )
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.trust import Pending, Trust, differences
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.trust import (
+    Pending,
+    Trust,
+    certificates_in,
+    differences,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes import (
     BY_CA,
     CLIENT,
@@ -194,9 +199,15 @@ def authority_names(wishes: Wishes, state: State) -> list[str]:
 
 
 def _groups_on_record(wishes: Wishes, state: State) -> set[str]:
-    """The groups of all clients that ever had a certificate, whose authority is still there where one is needed."""
+    """The groups of all clients that ever had a certificate, whose authority is still there where one is needed.
+
+    With a CA also those that a daemon admits on disk: a new register knows only of clients whose files are there.
+    """
     found = {str(entry.get("group") or DEFAULT) for entry in state.register.of_kind(CLIENT)}
     if wishes.trust == BY_CA:
+        bundles = {leaf.bundle for (kind, _name), leaf in state.all_leaves().items() if kind == DAEMON}
+        admitted = {one for bundle in bundles for one in certificates_in(bundle)}
+        found |= {name for name, one in state.authorities.items() if one.current.certificate in admitted}
         return found & set(state.authorities)
     pinned = {leaf.group or DEFAULT for (kind, _name), leaf in state.others.items() if kind == CLIENT}
     return found | pinned
@@ -267,7 +278,8 @@ def _plan_authority(wish: AuthorityWish, wishes: Wishes, state: State, now: date
     if start > now:
         raise StoreError(
             f"The CA in {state.path} is valid from {utc_text(start)} on, and this machine's clock says "
-            f"{utc_text(now)}: set the clock right."
+            f"{utc_text(now)}: set the clock right. If it is right and was wrong when that certificate was made, "
+            "restore ca.pem from a backup; the key beside it is the same."
         )
     encryption = sorted({one.encryption for one in before.all if one.encryption})
     due = _due(end, wish.life, now)
@@ -496,7 +508,7 @@ def _refuse_cut_off(
     now: datetime,
 ) -> None:
     bundles = {
-        step.wish.name: (step.before.bundle, step.bundle, step.wish.admits or trust.groups)
+        step.wish.name: (step.before.bundle, step.bundle, step.wish.admits)
         for step in leaves
         if step.wish.kind == DAEMON and step.bundle is not None and step.before.bundle
     }
@@ -509,7 +521,7 @@ def _refuse_cut_off(
         for one in (step.before.all if step.before else ())
         if one not in step.kept
     }
-    guard.refuse_lost_clients(bundles, kept, ended, state.register, now)
+    guard.refuse_lost_clients(bundles, kept, ended, state.register, trust.pinned_groups(), now)
     guard.refuse_unknown_daemons(state, wishes.authority.name, steps[wishes.authority.name].trusted, now)
 
 

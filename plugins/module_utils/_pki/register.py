@@ -86,7 +86,10 @@ class Register:
         return (json.dumps(content, indent=1) + "\n").encode("utf-8")
 
     def with_certificates(self, found: t.Iterable[Found]) -> Register:
-        """Add what is missing of ``found``, and what is missing in entries of 1.0.0."""
+        """Add what is missing of ``found``, and what is missing in entries of 1.0.0.
+
+        What was put away as revoked is revoked, also for a register from a backup that is older than that.
+        """
         places = {entry["fingerprint"]: place for place, entry in enumerate(self.entries)}
         entries = list(self.entries)
         for one in found:
@@ -95,8 +98,11 @@ class Register:
             if place is None:
                 places[fingerprint] = len(entries)
                 entries.append(_entry(one))
-            elif "issuer" not in entries[place]:
+                continue
+            if "issuer" not in entries[place]:
                 entries[place] = {**_entry(one), **entries[place]}
+            if one.revoked and not entries[place].get("revoked"):
+                entries[place] = {**entries[place], "revoked": one.revoked}
         return Register(tuple(entries))
 
     def with_revoked(self, fingerprints: t.Collection[str], moment: str) -> Register:

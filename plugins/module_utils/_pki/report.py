@@ -85,6 +85,7 @@ def _expires(plan: Plan, outcome: Outcome, state: State, now: datetime) -> list[
     gone = {(CLIENT, name) for name, _directory in plan.revocation.moves}
     leaves = {key: leaf.certificate for key, leaf in state.all_leaves().items() if key not in gone}
     groups = {entry["fingerprint"]: entry.get("group") for entry in outcome.register.entries}
+    groups.update(plan.trust.pinned_groups())
     revoked = outcome.register.revoked()
     for (kind, name), certificate in {**leaves, **outcome.leaves}.items():
         if certificate is not None:

@@ -108,13 +108,22 @@ def _named(text: str, wishes: Wishes, state: State, now: datetime) -> list[Entry
     serial = text.replace(":", "").lower()
     of_serial = [entry for entry in entries if str(entry.get("serial", "")).lstrip("0") == serial.lstrip("0")]
     if serial.strip("0") and of_serial:
-        return of_serial
+        return of_serial + _beside(of_serial[0], entries, state)
     others = [entry for entry in state.register.entries if entry.get("serial") == serial or entry.get("name") == text]
     hint = f" That is a {others[0]['kind']}, and only clients can be revoked." if others else ""
     raise WishError(
         f"revoke names {text!r}, and {state.path} has no client of that name and no client's certificate with that "
         f"serial number.{hint} The register issued.json has the names and serial numbers of all there ever were."
     )
+
+
+def _beside(revoked: Entry, entries: list[Entry], state: State) -> list[Entry]:
+    """What goes with the certificate in force of a client that this run does not list: its superseded ones."""
+    leaf = state.others.get((CLIENT, revoked["name"]))
+    if leaf is None or leaf.certificate is None or compat.fingerprint(leaf.certificate) != revoked["fingerprint"]:
+        return []
+    superseded = {compat.fingerprint(one) for one in leaf.superseded}
+    return [entry for entry in entries if entry["fingerprint"] in superseded]
 
 
 def _is_live(entry: Entry, now: datetime) -> bool:

@@ -235,21 +235,27 @@ def _refuse_issue(
     raise CutOffError(
         f"The CA {name} cannot issue from its new key yet. {' '.join(said)} They could not build, or be built on, any "
         "more. Hand the files out and name the clients in rollover.given, install ca.pem on the daemons and run with "
-        "them; or set rollover.accept_missing to cut them off."
+        "them and what their hosts trust then (daemons[].trusts); or set rollover.accept_missing to cut them off."
     )
 
 
 def _daemons_without(
     name: str, before: AuthorityState, record: Record, wishes: Wishes, state: State, now: datetime
 ) -> t.Iterator[str]:
-    """Daemons that admit the group of this authority and are not known to trust its new CA."""
+    """Daemons that admit the group of this authority and are not known to trust its new CA.
+
+    A ca.pem tells by keys: it may hold a certificate of the old CA from before that was renewed. One that is missing or
+    damaged tells nothing, so the daemon counts.
+    """
     new = compat.fingerprint(t.cast(t.Any, before.next).certificate)
+    old = key_digest(before.current.certificate)
     wished = {leaf.name: leaf for leaf in wishes.leaves if leaf.kind == DAEMON}
     for (kind, daemon), leaf in state.all_leaves().items():
         if kind != DAEMON or leaf.certificate is None or compat.not_after(leaf.certificate) <= now:
             continue
         wanted = wished.get(daemon)
-        admits = before.current.certificate in certificates_in(leaf.bundle)
+        there = certificates_in(leaf.bundle)
+        admits = not there or old in {key_digest(one) for one in there}
         if wanted is not None and wanted.admits is not None:
             admits = admits and name in wanted.admits
         if not admits:

@@ -110,5 +110,10 @@ class Issuers:
 
 
 def is_pinned(certificate: x509.Certificate) -> bool:
-    """Whether a leaf is self-signed, by its names; :func:`facts.is_pinned_client` looks closer."""
-    return certificate.issuer == certificate.subject and not facts.facts_of(certificate).is_ca
+    """Whether a leaf is self-signed, by what it says; :func:`facts.is_pinned_client` looks closer.
+
+    A client may be called like the CA that signed its certificate, but then it refers to the CA's key.
+    """
+    if certificate.issuer != certificate.subject or facts.facts_of(certificate).is_ca:
+        return False
+    return facts.issuer_key_identifier(certificate) in (b"", profiles.subject_key_identifier(certificate).digest)

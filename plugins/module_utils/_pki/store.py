@@ -183,7 +183,9 @@ class Store:
         except FileNotFoundError:
             return []
         waiting = {name for name in (_name_of(entry, ".old") for entry in entries) if name is not None}
-        return sorted({entry for entry in entries if not entry.startswith(".")} | waiting)
+        # A file that lies beside the directories, such as an archive of one, is the user's.
+        there = {one for one in entries if not one.startswith(".") and not os.path.isfile(os.path.join(parent, one))}
+        return sorted(there | waiting)
 
     def read_authority(
         self, name: str, passphrase: str | None, previous_passphrase: str | None = None
@@ -207,6 +209,8 @@ class Store:
         retired, warnings = {}, []
         parent = os.path.join(directory, RETIRED)
         for entry in sorted(os.listdir(parent)) if os.path.isdir(parent) else []:
+            if os.path.isfile(os.path.join(parent, entry)):
+                continue
             try:
                 found = self._read_ca(os.path.join(parent, entry), *words)
             except StoreError as exc:
@@ -285,6 +289,8 @@ class Store:
 
     def _read_superseded(self, directory: str) -> t.Iterator[x509.Certificate]:
         for entry in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+            if entry.startswith(".") or not entry.endswith(".pem"):
+                continue
             path = os.path.join(directory, entry)
             yield facts.load_certificates(t.cast(bytes, _files.read_optional(path)), path)[0]
 

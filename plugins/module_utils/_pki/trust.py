@@ -49,6 +49,15 @@ class Trust:
         known = self.pinned if self.mode == PINNED else self.authorities
         return _join(known, self.groups if admits is None else admits)
 
+    def pinned_groups(self) -> dict[str, str]:
+        """The groups of pinned certificates that are made, by fingerprint."""
+        return {
+            compat.fingerprint(one): group
+            for group, certificates in self.pinned.items()
+            for one in certificates
+            if not isinstance(one, Pending)
+        }
+
     def of_client(self) -> Certificates:
         """What clients know daemons by."""
         return _join(self.authorities, self.signers)
