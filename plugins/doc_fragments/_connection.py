@@ -26,8 +26,9 @@ options:
       - C(ssh://USER@HOST:PORT/path/to/buildkitd.sock) for the socket of another machine, where USER, PORT and path may
         be left out. C(ssh) runs here and C(buildctl) there, so both must be in the C(PATH). It must work without a
         question. Keys, known hosts and everything else are those of ssh's own configuration.
-      - C(docker-container://NAME), or C(docker-container://NAME?context=CONTEXT), for a daemon in a container. C(docker)
-        runs here, with C(DOCKER_HOST) and everything else of its own configuration, and C(buildctl) in the container.
+      - C(docker-container://NAME), or C(docker-container://NAME?context=CONTEXT), for a daemon in a container.
+        C(docker) runs here, with C(DOCKER_HOST) and everything else of its own configuration, and C(buildctl) in the
+        container.
       - C(podman-container://NAME), the same with C(podman).
       - The proxy variables of the environment never apply.
     type: str

@@ -173,6 +173,6 @@ def test_server_that_says_goodbye_is_lost(tmp_path: Path, after: bytes) -> None:
         await reader.read(-1)
         writer.close()
 
-    with pytest.raises(Failure, match="connection was lost|hung up") as caught:
+    with pytest.raises(Failure, match=r"connection was lost|hung up") as caught:
         against(tmp_path / "socket", serve)
     assert caught.value.kind is Kind.UNREACHABLE
