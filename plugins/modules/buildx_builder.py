@@ -278,7 +278,7 @@ def _refuse_unusable(
 ) -> None:
     """Refuse what buildx would refuse on this machine. Raises ClientError."""
     if existing is None and any(
-        buildx_store.is_docker_context(docker_directory, name) for name in {wished.name, wished.name.lower()}
+        buildx_store.is_docker_context(docker_directory, name) for name in (wished.name, wished.name.lower())
     ):
         raise ClientError(
             f"The builder cannot be named {wished.name}: Docker has a context of that name in {docker_directory}, "

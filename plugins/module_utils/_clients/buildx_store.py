@@ -136,7 +136,8 @@ class BuildxStore:
 
     def traces_of(self, name: str, shown_as: str) -> t.List[str]:
         """All that is there of a builder beside its file and ``current``: times and references of builds."""
-        candidates = [os.path.join(self.path, part, one) for part in ("activity", "refs") for one in {name, shown_as}]
+        names = sorted({name, shown_as})
+        candidates = [os.path.join(self.path, part, one) for part in ("activity", "refs") for one in names]
         return [path for path in candidates if os.path.lexists(path)] + self.defaults_of(name)
 
     def remove(self, name: str, traces: t.Iterable[str]) -> None:
