@@ -42,6 +42,8 @@ class ActionModule(ActionBase):
             wish.check()
         except (InputError, TypeError, ValueError):
             return None
+        if given.get("on_timeout", drain.ON_TIMEOUT[0]) not in drain.ON_TIMEOUT:
+            return None
         daemons = given.get("daemons")
         return wish if daemons is None or (daemons and isinstance(daemons, list)) else None
 

@@ -50,7 +50,8 @@ options:
     default: 1
   idle_for:
     description:
-      - Seconds for which no build must have been seen. More than V(0) bridges the moment between two builds of one job.
+      - Seconds for which no build must have been seen, at most O(timeout). More than V(0) bridges the moment between
+        two builds of one job.
     type: float
     default: 0
   on_timeout:
@@ -203,7 +204,7 @@ _OPTIONS = {
     "timeout": {"type": "float", "default": 600},
     "poll": {"type": "float", "default": 1},
     "idle_for": {"type": "float", "default": 0},
-    "on_timeout": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
+    "on_timeout": {"type": "str", "choices": list(drain.ON_TIMEOUT), "default": "fail"},
     "progress": {"type": "float", "default": 10},
 }
 

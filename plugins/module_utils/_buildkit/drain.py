@@ -24,6 +24,9 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.units
 # The options of the module that say for how long to wait, and for what.
 OPTIONS = ("timeout", "poll", "idle_for", "progress")
 
+# What to do about builds that still run then.
+ON_TIMEOUT = ("fail", "continue")
+
 # How many names of builds are kept: how many there are must not be up to the daemon.
 _MOST_SEEN = 1000
 
@@ -55,14 +58,12 @@ class Wish:
         :raises InputError: it cannot
         """
         target.check_seconds(connect_timeout=self.connect_timeout, poll=self.poll)
-        for name, value in (("timeout", self.timeout), ("idle_for", self.idle_for)):
-            if not 0 <= value < float("inf"):
-                raise InputError(f"{name} is {value:g}: give a number of seconds, or 0")
-        if not (self.progress == 0 or 1 <= self.progress < float("inf")):
+        target.check_seconds(or_zero=True, timeout=self.timeout, idle_for=self.idle_for, progress=self.progress)
+        if 0 < self.progress < 1:
             raise InputError(
                 f"progress is {self.progress:g}: give a number of seconds of at least 1, or 0 for no lines"
             )
-        if self.idle_for > self.timeout > 0:
+        if self.idle_for > self.timeout:
             raise InputError(
                 f"idle_for is {self.idle_for:g} and timeout is {self.timeout:g}: nobody can be seen idle for longer "
                 "than it is looked"

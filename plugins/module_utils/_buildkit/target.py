@@ -30,6 +30,9 @@ _Result = TypeVar("_Result")
 # How many daemons are called at the same time: what a process may have open is limited, often to 1024 files.
 _AT_ONCE = 64
 
+# What gRPC can tell a server (eight digits); about three years.
+_MAX_SECONDS = 99_999_999
+
 
 class Identities:
     """Who we are to the daemons of one run: TLS settings, each made once."""
@@ -179,11 +182,13 @@ def for_each(
     return asyncio.run(run())
 
 
-def check_seconds(**limits: float) -> None:
+def check_seconds(*, or_zero: bool = False, **limits: float) -> None:
     """Make sure that time limits are limits.
 
+    :param or_zero: whether 0 is one
     :raises InputError: one is not
     """
     for name, value in limits.items():
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value:g}: give a number of seconds above 0")
+        if not (0 < value <= _MAX_SECONDS or (or_zero and value == 0)):
+            least = "of at least 0" if or_zero else "above 0"
+            raise InputError(f"{name} is {value:g}: give a number of seconds {least} and of at most {_MAX_SECONDS}")

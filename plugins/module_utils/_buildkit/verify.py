@@ -85,9 +85,7 @@ class Proof:
 
         :raises InputError: it cannot
         """
-        for name, value in (("connect_timeout", self.connect_timeout), ("build_timeout", self.build_timeout)):
-            if not 0 < value < float("inf"):
-                raise InputError(f"{name} is {value:g}: give a number of seconds above 0")
+        target.check_seconds(connect_timeout=self.connect_timeout, build_timeout=self.build_timeout)
         if self.concurrency < 1:
             raise InputError(f"concurrency is {self.concurrency}: give at least 1")
         if self.certificate_days < 0:
@@ -115,17 +113,7 @@ def verify(
         wish = proof if own is None else replace(proof, platforms=own)
         wish.check()
         subjects.append(_Subject(daemon, wish, identities))
-    return asyncio.run(_prove_all(subjects, proof.concurrency))
-
-
-async def _prove_all(subjects: Sequence[_Subject], concurrency: int) -> list[Report]:
-    places = asyncio.Semaphore(concurrency)
-
-    async def prove(subject: _Subject) -> Report:
-        async with places:
-            return await subject.prove()
-
-    return list(await asyncio.gather(*map(prove, subjects)))
+    return target.for_each(subjects, _Subject.prove, at_once=proof.concurrency)
 
 
 class _Identities(target.Identities):

@@ -147,8 +147,15 @@ def test_conclusion(items: list[dict[str, Any]], may_run_on: bool, message: str 
 
 
 @pytest.mark.parametrize("name", ["timeout", "poll", "idle_for", "connect_timeout", "progress"])
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e8])
 def test_limits_must_be_limits(name: str, value: float) -> None:
-    """What is no number of seconds is refused."""
-    with pytest.raises(InputError, match=f"^{name} is "):
+    """What is no number of seconds is refused, and so is more than gRPC can say."""
+    with pytest.raises(InputError, match=f"^{name} is .*: give a number of seconds .* at most 99999999$"):
         drain.Wish(**{name: value}).check()
+
+
+@pytest.mark.parametrize("timeout", [0, 4])
+def test_nobody_is_idle_for_longer_than_is_looked(timeout: float) -> None:
+    """A wait that could not but fail is refused, a single look too."""
+    with pytest.raises(InputError, match=f"^idle_for is 5 and timeout is {timeout}"):
+        drain.Wish(timeout=timeout, idle_for=5).check()
