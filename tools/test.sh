@@ -75,8 +75,8 @@ part_lint() {
     vermin --quiet --no-tips --target=3.8- --violations \
       plugins/module_utils/_files.py plugins/module_utils/_deps.py plugins/module_utils/_pki plugins/module_utils/_host \
       plugins/modules/buildkit_c*.py plugins/modules/buildkit_{files,pki}.py plugins/modules/buildkitd_*.py \
-      plugins/module_utils/_clients/{__init__,buildx,buildx_store,endpoints,errors,platforms,users}.py \
-      plugins/modules/buildx_builder.py &&
+      plugins/module_utils/_clients/{__init__,buildx,buildx_store,earthly,endpoints,errors,identity,platforms,programs,users}.py \
+      plugins/modules/{buildx_builder,earthly_config}.py &&
     python -m yamllint -s . && ansible-lint --offline -q &&
     apt_install shellcheck shellcheck && shellcheck tools/*.sh .ci/run &&
     antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$(copied_tree)" &&
