@@ -184,7 +184,8 @@ def make_plan(wishes: Wishes, state: State, *, now: datetime, predict: bool) -> 
     leaves = tuple(_plan_bundle(step, trust, now) for step in drafts)
     if not wishes.accept_missing:
         _refuse_cut_off(wishes, state, steps, leaves, trust, now)
-    warnings = (*revocation.warnings, *_warnings(steps.values(), leaves, now))
+    left_behind = _left_behind(wishes, state, steps, leaves, now)
+    warnings = (*revocation.warnings, *left_behind, *_warnings(steps.values(), leaves, now))
     return Plan(tuple(steps.values()), leaves, revocation, trust, warnings)
 
 
@@ -515,14 +516,56 @@ def _refuse_cut_off(
     kept: set[str] = set()
     if trust.mode == BY_CA:
         kept = {key_digest(one.certificate) for step in steps.values() for one in step.kept}
-    ended = {
+    guard.refuse_lost_clients(bundles, kept, _ended_keys(steps), state.register, trust.pinned_groups(), now)
+    guard.refuse_unknown_daemons(state, wishes.authority.name, steps[wishes.authority.name].trusted, now)
+
+
+def _ended_keys(steps: t.Mapping[str, AuthorityStep]) -> set[str]:
+    """Digests of the keys of CAs whose rollover has ended, or ends in this run."""
+    return {
         key_digest(one.certificate)
         for step in steps.values()
         for one in (step.before.all if step.before else ())
         if one not in step.kept
     }
-    guard.refuse_lost_clients(bundles, kept, ended, state.register, trust.pinned_groups(), now)
-    guard.refuse_unknown_daemons(state, wishes.authority.name, steps[wishes.authority.name].trusted, now)
+
+
+def _left_behind(
+    wishes: Wishes,
+    state: State,
+    steps: t.Mapping[str, AuthorityStep],
+    leaves: t.Iterable[LeafStep],
+    now: datetime,
+) -> t.Iterator[str]:
+    """Warn of daemons that this run does not list, and that go on as before where that matters."""
+    revoked, ended = state.register.revoked(), _ended_keys(steps)
+    clients: dict[str, tuple[set[str], str | None]] = {}  # fingerprints of a pinned one: before, and in force
+    for step in leaves if wishes.trust == PINNED else ():
+        if step.wish.kind == CLIENT and step.superseded:
+            current = None if step.action == ISSUE else step.before.certificate
+            in_force = None if current is None else compat.fingerprint(current)
+            clients[step.wish.name] = ({compat.fingerprint(one) for one in step.superseded}, in_force)
+    accepting: list[str] = []
+    refusing: dict[str, list[str]] = {}
+    for (kind, daemon), leaf in sorted(state.others.items()):
+        if kind != DAEMON or leaf.certificate is None or compat.not_after(leaf.certificate) <= now:
+            continue
+        there = {compat.fingerprint(one): one for one in certificates_in(leaf.bundle)}
+        if revoked & set(there) or (ended and ended & {key_digest(one) for one in there.values()}):
+            accepting.append(daemon)
+        for name, (earlier, in_force) in clients.items():
+            if earlier & set(there) and in_force not in there:
+                refusing.setdefault(name, []).append(daemon)
+    if accepting:
+        yield (
+            f"These daemons are not listed in this run and go on accepting revoked clients or a retired CA: "
+            f"{', '.join(accepting)}. Run with them too, and install the ca.pem that they get."
+        )
+    for name, daemons in refusing.items():
+        yield (
+            f"These daemons are not listed in this run and do not know the new certificate of the client {name}: "
+            f"{', '.join(daemons)}. Run with them too, and install the ca.pem that they get, before it is handed out."
+        )
 
 
 def _due(end: datetime, life: Life, now: datetime) -> str:

@@ -86,6 +86,40 @@ def test_a_serial_number_of_an_unlisted_client_takes_its_superseded_certificates
     assert not run(clients=["ci"], revoke=[serial], at=later, **options)["changed"]
 
 
+def test_daemons_that_are_not_listed_and_accept_the_revoked_are_named(run: Run) -> None:
+    """Until a run with them takes the certificate out of their ca.pem."""
+    run(trust="pinned", daemons=[ONE, TWO], clients=["ci", "bob"])
+    options: dict[str, t.Any] = {"trust": "pinned", "clients": ["ci"]}
+    for wanted in ({"revoke": ["bob"]}, {}):
+        (warning,) = run(daemons=[ONE], **wanted, **options)["warnings"]
+        assert "go on accepting revoked clients or a retired CA: build-2." in warning
+    assert run(daemons=[TWO], **options)["warnings"] == []
+    assert run(daemons=[ONE], **options)["warnings"] == []
+
+
+def test_daemons_that_are_not_listed_and_trust_a_retired_ca_are_named(run: Run) -> None:
+    """The run that retires it takes it out of the bundles of those that it lists."""
+    ca, daemons = run(daemons=[ONE, TWO], clients=["ci"])["daemons"][0]["ca"], [ONE, TWO]
+    for phase in ("distribute", "issue"):
+        daemons = [{**one, "trusts": fingerprints(ca)} for one in (ONE, TWO)]
+        given = [] if phase == "distribute" else ["ci"]
+        ca = run(daemons=daemons, clients=["ci"], rollover={"phase": phase, "given": given})["daemons"][0]["ca"]
+    (warning,) = run(daemons=daemons[:1], clients=["ci"], rollover={"phase": "retire", "given": ["ci"]})["warnings"]
+    assert "a retired CA: build-2." in warning
+    assert run(daemons=daemons, clients=["ci"])["warnings"] == []
+
+
+def test_daemons_that_are_not_listed_and_miss_a_renewed_pinned_client_are_named(run: Run, now: datetime) -> None:
+    """It would be refused there with its new files."""
+    options: dict[str, t.Any] = {"trust": "pinned", "clients": ["ci"], "at": now + 70 * DAY}
+    run(trust="pinned", daemons=[ONE, TWO], clients=["ci"])
+    run(trust="pinned", daemons=[ONE, TWO], clients=["ci"], at=now + 40 * DAY)
+    for _again in range(2):
+        (warning,) = run(daemons=[ONE], **options)["warnings"]
+        assert "the new certificate of the client ci: build-2." in warning
+    assert run(daemons=[ONE, TWO], **options)["warnings"] == []
+
+
 def test_a_pinned_client_moves_to_a_group_that_is_not_admitted(run: Run) -> None:
     """That is the wish itself, and the result knows the new group."""
     options: dict[str, t.Any] = {"trust": "pinned", "daemons": [{**ONE, "admits": ["default"]}]}
