@@ -13,8 +13,8 @@ subjectKeyIdentifier  yes                   yes                                 
 authorityKeyId.       none (self-signed)    that of the CA                                   that of the CA
 ====================  ====================  ===============================================  ===============
 
-A pinned client, which daemons know by this very certificate, has a client's but is self-signed, so without
-authorityKeyIdentifier.
+A pinned client, which daemons know by this very certificate, has a client's but is self-signed. It names its own key
+as the authority's: OpenSSL could not tell it from an earlier one of the same name in a bundle otherwise.
 
 (!) is critical. serverAuth and clientAuth never meet in one certificate, so that a builder cannot pose as a
 client nor a client as a builder. Serial numbers are random, 159 bits.
@@ -86,7 +86,10 @@ def build_leaf(
     if sans:
         names = [_general_name(san) for san in sorted(sans)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    if issuer is not None:
+    if issuer is None:
+        own = x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)
+        builder = builder.add_extension(own, critical=False)
+    else:
         builder = builder.add_extension(_authority_key_identifier(issuer), critical=False)
     return builder.sign(issuer_key, keys.signature_hash(issuer_key))
 

@@ -268,3 +268,26 @@ def test_strangers_are_refused_on_either_side(tmp_path: Path) -> None:
             assert handshake(server, ca, stranger, ca, "localhost") == b"welcome"
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(client, ca, client, ca, "client")
+
+
+def test_pinned_clients_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """A certificate and the one before it, in one bundle: OpenSSL accepts both, whichever it finds first."""
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    made = []
+    for number in range(6):
+        key = keys.generate("ecdsa-p256")
+        certificate = profiles.build_leaf(
+            "ci",
+            key.public_key(),
+            usage=facts.CLIENT,
+            sans=(),
+            issuer=None,
+            issuer_key=key,
+            now=now,
+            not_after=now + LIFE,
+        )
+        made.append(save(tmp_path, f"ci-{number}", certificate, key).cert_path)
+    (tmp_path / "bundle").write_text("".join(path.read_text() for path in made))
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", tmp_path / "bundle", *made]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count(": OK")) == (0, 6), done.stderr
