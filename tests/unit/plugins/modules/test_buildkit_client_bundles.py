@@ -243,11 +243,14 @@ def test_encryption_with_a_passphrase(run: Run, bundles: Path) -> None:
     assert [name for name, state in snapshot(bundles).items() if WORDS.encode() in state[1]] == []
 
 
-def test_an_encrypted_bundle_follows_its_content(run: Run) -> None:
+def test_an_encrypted_bundle_follows_its_content(run: Run, bundles: Path) -> None:
     """Although it cannot be read back, a change of what is in it is noticed, and nothing else is."""
     wish = {"clients": [{"name": "alice", "recipients": [str(pyrage.x25519.Identity.generate().to_public())]}]}
     run(wish)
-    assert _only(run({**wish, "daemons": DAEMONS[:1]}))["reasons"] == ["the builders changed"]
+    before = snapshot(bundles)
+    for how in ({"check": True}, {}):
+        assert snapshot(bundles) == before
+        assert _only(run({**wish, "daemons": DAEMONS[:1]}, **how))["reasons"] == ["the builders changed"]
 
 
 def test_absent_removes_the_bundles_of_the_named_alone(run: Run, bundles: Path) -> None:
