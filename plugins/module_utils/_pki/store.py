@@ -353,7 +353,14 @@ class Store:
         os.mkdir(new, _files.PRIVATE_DIRECTORY)
         if os.path.isdir(current):
             # What the user or a role put beside our files stays there, and so do retired CAs.
-            shutil.copytree(current, new, symlinks=True, ignore=_only_below(current, change), dirs_exist_ok=True)
+            shutil.copytree(
+                current,
+                new,
+                symlinks=True,
+                ignore=_only_below(current, change),
+                copy_function=_copy,
+                dirs_exist_ok=True,
+            )
         for name, data in change.files.items():
             path = os.path.join(new, name)
             for folder in _between(new, path):
@@ -445,6 +452,13 @@ def _trio(directory: str) -> tuple[str, str, str]:
     """The current, old and new form of a directory that is exchanged as a whole."""
     parent, name = os.path.split(directory)
     return directory, os.path.join(parent, f".{name}.old"), os.path.join(parent, f".{name}.new")
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file with its times and mode; it may be a key, so it is private until it has them."""
+    with open(source, "rb") as stream:
+        _files.write_new(target, stream.read())
+    shutil.copystat(source, target)
 
 
 def _only_below(directory: str, change: Change) -> t.Callable[[str, list[str]], list[str]]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import typing as t
@@ -194,3 +195,28 @@ def test_a_lost_ca_of_a_group_is_missed_while_its_clients_are_out_there(run: Run
     (pki / "issued.json").unlink()
     with pytest.raises(StoreError, match="release is lost"):
         run(daemons=[ONE], clients=["ci", ALICE])
+
+
+def test_the_key_of_a_retired_ca_is_private_while_it_is_copied(
+    run: Run, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each later change of the authority copies it, whatever the umask says."""
+    ca = run(daemons=[ONE], clients=["ci"])["daemons"][0]["ca"]
+    for phase in ("distribute", "issue", "retire"):
+        step = {"phase": phase, "given": [] if phase == "distribute" else ["ci"]}
+        ca = run(daemons=[{**ONE, "trusts": fingerprints(ca)}], clients=["ci"], rollover=step)["daemons"][0]["ca"]
+    seen, original = [], shutil.copystat
+
+    def copystat(source: str, target: str, **options: t.Any) -> None:
+        if Path(target).is_file():
+            seen.append(Path(target).stat().st_mode & 0o777)
+        original(source, target, **options)
+
+    monkeypatch.setattr(shutil, "copystat", copystat)
+    before = os.umask(0)
+    try:
+        run(daemons=[ONE], clients=["ci"], rollover={"phase": "distribute"})
+    finally:
+        os.umask(before)
+    assert seen == [0o600, 0o600]
+    assert len(list(pki.glob("authorities/default/retired/*/key.pem"))) == 1
