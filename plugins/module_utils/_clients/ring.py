@@ -13,6 +13,7 @@ Both ways place nodes on a ring by the MD5 of their names and take the first nod
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import struct
 import typing as t
@@ -46,9 +47,16 @@ ALGORITHMS: t.Dict[str, t.Tuple[t.Callable[[str], t.Tuple[int, ...]], t.Callable
 }
 
 
+@functools.lru_cache(maxsize=16)
+def _ring(nodes: t.Tuple[str, ...], algorithm: str) -> t.Tuple[t.List[t.Tuple[int, ...]], t.List[str]]:
+    """The places of all nodes in their order, and whose each is."""
+    places_of = ALGORITHMS[algorithm][1]
+    ring = sorted({place: node for node in nodes for place in places_of(node)}.items())
+    return [place for place, _node in ring], [node for _place, node in ring]
+
+
 def order(nodes: t.Iterable[str], key: str, algorithm: str) -> t.List[str]:
     """All nodes, each once: the one for the key first, then those that take over when the ones before are away."""
-    key_of, places_of = ALGORITHMS[algorithm]
-    ring = sorted({place: node for node in sorted(set(nodes)) for place in places_of(node)}.items())
-    start = bisect.bisect_right([place for place, _node in ring], key_of(key))
-    return list(dict.fromkeys(node for _place, node in ring[start:] + ring[:start]))
+    places, owners = _ring(tuple(sorted(set(nodes))), algorithm)
+    start = bisect.bisect_right(places, ALGORITHMS[algorithm][0](key))
+    return list(dict.fromkeys(owners[start:] + owners[:start]))
