@@ -69,6 +69,7 @@ options:
       - Prune until the cache uses no more than this. Written as O(keep_storage).
       - Needs BuildKit 0.17. An older daemon would pass over it and drop everything, and so is left alone, with a
         failure of the kind V(version_too_old).
+      - V(0) is refused here and with O(min_free_space), since daemons take it for no limit, and everything would go.
     type: str
   min_free_space:
     description:

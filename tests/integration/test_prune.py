@@ -284,7 +284,7 @@ def playbook(directory: Path, inventory: dict[str, Any], *arguments: str) -> sub
 
 
 def test_playbook_prunes_every_builder(builder: Daemon, authority: Authority, client: Pair, tmp_path: Path) -> None:
-    """One line for each host; misspelled options are refused before anything goes; a dead host hides no other."""
+    """One line for each host; bad options are refused before anything goes; a dead host hides no other."""
     tls = tmp_path / "pki" / "clients" / "buildkit-verify"
     tls.mkdir(parents=True)
     for name, source in (("ca", authority.path), ("cert", client.cert), ("key", client.key)):
@@ -297,10 +297,11 @@ def test_playbook_prunes_every_builder(builder: Daemon, authority: Authority, cl
     inventory: dict[str, Any] = {"all": {"children": {"buildkit_daemons": group}}}
 
     before = builds.cache(builder)
-    run = playbook(tmp_path, inventory, "-e", '{"buildkit_prune": {"keep_storge": "10MB"}}')
-    assert run.returncode != 0
-    assert "keep_storage, max_used_space" in run.stdout
-    assert builds.cache(builder) == before
+    for wish in ('{"keep_storge": "10MB"}', '{"keep_storage": null}'):
+        run = playbook(tmp_path, inventory, "-e", f'{{"buildkit_prune": {wish}}}')
+        assert run.returncode != 0
+        assert "keep_storage, max_used_space" in run.stdout
+        assert builds.cache(builder) == before
 
     run = playbook(tmp_path, inventory, "--check", "-e", '{"buildkit_prune": {"keep_storage": "10MB"}}')
     assert run.returncode == 0, run.stdout

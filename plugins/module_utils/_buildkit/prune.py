@@ -27,6 +27,8 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.units
 # The first version that honours max_used_space and min_free_space. Older ones skip both without a word, and so would
 # drop everything that is not in use.
 _LIMITS_SINCE = "v0.17"
+_MODERN_LIMITS = ("max_used_space", "min_free_space")
+_LIMITS = ("keep_storage", "keep_duration", *_MODERN_LIMITS)
 
 # What a daemon looks at when it matches records to prune (client/prune.go, cache/manager.go). In a list of records it
 # also knows description, parents and inuse; here these match nothing, on 0.13 and 0.25 alike.
@@ -82,7 +84,7 @@ class Wish:
     @property
     def modern(self) -> str:
         """The limits among these that older daemons do not know, as options; empty if there is none."""
-        names = [name for name in ("max_used_space", "min_free_space") if getattr(self, name)]
+        names = [name for name in _MODERN_LIMITS if getattr(self, name)]
         return " and ".join(names)
 
     def check(self) -> None:
@@ -105,15 +107,18 @@ def read_wish(options: Any) -> Wish:
 
     :raises InputError: one of them cannot be read
     """
-    sizes = {name: parse_size(options[name] or "0", name) for name in ("max_used_space", "min_free_space")}
+    # What is given must be read: an empty text is a mistake, after which everything would go.
+    given = {name: options[name] for name in _LIMITS if options[name] is not None}
+    limits = {name: (parse_seconds if name == "keep_duration" else parse_size)(given[name], name) for name in given}
+    for name in _MODERN_LIMITS:
+        if limits.get(name) == 0:
+            raise InputError(f"{name} is {given[name]!r}, which daemons take for no limit: give more, or leave it out")
     wish = Wish(
-        keep_storage=parse_size(options["keep_storage"] or "0", "keep_storage"),
-        keep_duration=parse_seconds(options["keep_duration"] or "0", "keep_duration"),
         filters=tuple(options["filters"]),
         all_types=options["all"],
         connect_timeout=options["connect_timeout"],
         timeout=options["timeout"],
-        **sizes,
+        **limits,
     )
     wish.check()
     return wish
@@ -134,6 +139,11 @@ def _check_filter(text: str) -> None:
             raise InputError(
                 f"Filter {text!r} has the field {name!r}, which daemons do not look at when they prune, so that "
                 f"nothing would match: use {', '.join(_FILTER_FIELDS)}"
+            )
+        if name == "type" and match["operator"] == "==" and value.strip('"') not in RECORD_TYPES:
+            raise InputError(
+                f"Filter {text!r} has the type {value}, which no record has, so that nothing would match: use "
+                f"{', '.join(RECORD_TYPES)}"
             )
         if match["operator"] == "==" and wanted.setdefault(name, value) != value:
             raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import prune
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import UsageRecord
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import Limits, UsageRecord
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, InputError, Kind
 
 NOW = 1_000_000.0
@@ -99,6 +99,8 @@ def test_minimum_of_free_space_comes_with_a_maximum() -> None:
         "type==regular, mutable , private",
         "type==regular,type==regular",
         "type!=regular,type!=internal",
+        "type!=tomorrow",
+        'type=="source.git.checkout"',
         'id=="a,b"',
         "shared",
     ],
@@ -122,6 +124,7 @@ def test_filters_that_daemons_look_at(text: str) -> None:
         ("description~=apt", "has the field 'description'"),
         ("mutable,parents", "has the field 'parents'"),
         ("inuse", "has the field 'inuse'"),
+        ("type==exec.cachemounts", "has the type exec.cachemounts, which no record has.* exec.cachemount,"),
         ("type==source.local,type==exec.cachemount", "wants type to be source.local and exec.cachemount"),
     ],
 )
@@ -129,6 +132,26 @@ def test_filters_that_match_nothing_are_refused(text: str, message: str) -> None
     """Among them the mistake of BuildKit's own default policy before v0.31: two types in one filter."""
     with pytest.raises(InputError, match=message):
         prune.Wish(filters=(text,)).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("keep_storage", "", "keep_storage is '', which is no size"),
+        ("keep_duration", "", "keep_duration is '', which is no length of time"),
+        ("max_used_space", "", "max_used_space is '', which is no size"),
+        ("min_free_space", "", "min_free_space is '', which is no size"),
+        ("max_used_space", "0", "max_used_space is '0', which daemons take for no limit"),
+        ("min_free_space", "0GB", "min_free_space is '0GB', which daemons take for no limit"),
+    ],
+)
+def test_limits_that_would_let_everything_go_are_refused(name: str, value: str, message: str) -> None:
+    """A variable that is empty is no wish for an empty cache, nor is little free space."""
+    options = {**dict.fromkeys(["keep_storage", "keep_duration", "max_used_space", "min_free_space"]), "filters": []}
+    options.update(all=False, connect_timeout=1.0, timeout=1.0)
+    assert prune.read_wish({**options, "keep_storage": "0", "keep_duration": "0"}).limits == Limits()
+    with pytest.raises(InputError, match=f"^{message}"):
+        prune.read_wish({**options, name: value})
 
 
 def report(**fields: Any) -> prune.Report:
