@@ -204,7 +204,6 @@ class Rounds:
         self._began = now
         self._items: list[dict[str, Any]] = [{} for _one in range(count)]
         self._idle_since: list[float | None] = [None] * count
-        self._round_began = now
         self.pending = list(range(count))
 
     def next(self, now: float) -> dict[str, float]:
@@ -217,7 +216,6 @@ class Rounds:
             for index, since in enumerate(self._idle_since)
             if index in self.pending and since is not None
         ]
-        self._round_began = now
         return {"timeout": min(lengths), "idle_for": min(self._wish.idle_for, *lengths)}
 
     def add(self, found: Sequence[Mapping[str, Any]], now: float) -> None:
@@ -231,7 +229,7 @@ class Rounds:
             self._items[index] = {
                 **item,
                 "drained": drained,
-                "waited_seconds": round(self._round_began - self._began + item["waited_seconds"], 1),
+                "waited_seconds": round(now - self._began, 1),
                 "idle_seconds": round(idle or 0.0, 1),
                 "builds_seen": list(seen),
             }
