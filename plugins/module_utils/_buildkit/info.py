@@ -178,8 +178,9 @@ class Report:
             facts.append(describe_running([age(build, self.history) for build in self.history.running]))
         if self.certificate is not None:
             facts.append(f"certificate for {self.certificate.days_left(datetime.now(timezone.utc))} more days")
-        facts += [f"{error.kind.value}: {error.message}. {error.remedy}" for error in self.failures]
-        return f"{self.address}: {', '.join(facts)}"
+        known = ", ".join(facts)
+        failed = " ".join(f"{error.kind.value}: {error.message}. {error.remedy}" for error in self.failures)
+        return f"{self.address}: {'. '.join(text for text in (known, failed) if text)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The form that modules return."""
