@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import typing as t
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,50 +89,3 @@ def run(pki: Path, wish: t.Callable[..., dict[str, t.Any]]) -> t.Callable[..., d
         return fleet.run(wish(pki, **wanted), now=at, predict=predict)
 
     return once
-
-
-_FILE_OPERATIONS = ("open", "rename", "mkdir", "rmdir", "unlink", "symlink", "fsync")
-
-
-def run_killed_before(operation: int, action: t.Callable[[], object]) -> bool:
-    """Run ``action`` in a process that SIGKILL ends before its nth file operation.
-
-    Returns false when it came to its end before that. A fork, not a new interpreter: the tests do this a few
-    hundred times. For the same reason nothing waits for the disk; a killed process loses nothing of what it wrote.
-    """
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            _count_down(operation)
-            action()
-            os._exit(0)
-        os._exit(1)
-    _pid, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0, "the action failed by itself"
-    return False
-
-
-def _count_down(operation: int) -> None:
-    left = [operation]
-
-    def counted(original: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
-        def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **kwargs)
-
-        return call
-
-    for name in _FILE_OPERATIONS:
-        setattr(os, name, counted(getattr(os, name)))
-
-
-@pytest.fixture
-def killed_before(monkeypatch: pytest.MonkeyPatch) -> t.Callable[[int, t.Callable[[], object]], bool]:
-    """The function :func:`run_killed_before`."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    return run_killed_before

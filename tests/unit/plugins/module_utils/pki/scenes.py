@@ -47,10 +47,11 @@ class Run:
         """The run with wishes that do not change any more."""
         return replace(self, wishes=self.wishes(pki)) if callable(self.wishes) else self
 
-    def on(self, pki: Path, start: datetime) -> dict[str, t.Any]:
-        """Carry it out."""
+    def on(self, pki: Path, start: datetime, *, predict: bool = False) -> dict[str, t.Any]:
+        """Carry it out, or only foretell it."""
         wishes = t.cast(Wishes, self.seen(pki).wishes)
-        return fleet.run(options_of(buildkit_pki, path=str(pki), **wishes), now=start + self.day * DAY, predict=False)
+        options = options_of(buildkit_pki, path=str(pki), **wishes)
+        return fleet.run(options, now=start + self.day * DAY, predict=predict)
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,10 @@ class Host:
         )
         return facts.to_pem(certificate)
 
-    def request(self, day: int) -> dict[str, t.Any]:
+    def request(self, day: int, *, predict: bool = False) -> dict[str, t.Any]:
         """The first form of buildkit_csr."""
         options = options_of(buildkit_csr, path=str(self.tls), name="build-1", renew_before="30d")
-        return tlsdir.request(options, now=self.start + day * DAY, predict=False)
+        return tlsdir.request(options, now=self.start + day * DAY, predict=predict)
 
     def install(self, day: int, certificate: str) -> dict[str, t.Any]:
         """The second form of buildkit_csr."""

@@ -82,6 +82,9 @@ def test_a_run_killed_at_any_point_is_whole_and_is_finished_by_the_next(
         assert left.faults == (), where
         assert had.authority_keys <= left.authority_keys, where
         assert not scenario.peaceful or disk.strangers(pki) == [], where
+        killed = snapshot(pki)
+        run.on(pki, now, predict=True)
+        assert snapshot(pki) == killed, where
         finished = run.on(pki, now)
         assert made_from_nothing(finished) & had.leaves == set(), where
         after = disk.read(pki, PASSPHRASES)
@@ -133,6 +136,9 @@ def test_a_host_killed_at_any_point_shows_one_version_and_is_finished_by_the_nex
         assert crash.killed_at(host.tls, point, lambda: host.deploy(day)) or point >= len(operations) - 1, where
         assert host.faults() == [], where
         assert not saved.exists() or (host.tls / "cert.pem").exists(), where
+        killed = snapshot(host.tls)
+        host.request(day, predict=True)
+        assert snapshot(host.tls) == killed, where
         certificate = host.deploy(day)
         assert host.faults() == [], where
         assert (host.tls / "cert.pem").read_text() == certificate, where

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs over a PKI directory on disk: what is written, what is refused, and what survives a killed run."""
+"""Runs over a PKI directory on disk: what is written and what is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import
 from cryptography import x509
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
-Killed = t.Callable[[int, t.Callable[[], object]], bool]
 
 DAEMON = {"name": "build-1", "dns": ["build-1.example.com"], "ip": ["192.0.2.11"]}
 FLEET = {"daemons": [DAEMON], "clients": ["ci"]}
@@ -434,53 +433,3 @@ def test_a_directory_in_use_is_waited_for_and_then_named(run: Run, pki: Path) ->
             with pytest.raises(LockTimeoutError, match=r"pki/\.lock"):
                 run(predict=predict, lock_timeout=0.1, **FLEET)
     assert not run(**FLEET)["changed"]
-
-
-# --- killed runs ----------------------------------------------------------------------------------------------
-
-
-def assert_whole(pki: Path) -> None:
-    """Whatever exists under its proper name is complete and belongs together."""
-    for directory in (*pki.glob("daemons/[!.]*"), *pki.glob("clients/[!.]*")):
-        assert belong_together(directory)
-        assert (directory / "ca.pem").exists()
-    if (pki / "authorities/default").exists():
-        assert belong_together(pki / "authorities/default", "ca.pem")
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.parametrize("days", [None, 80, 2600], ids=["first issue", "renewal", "renewal of the CA too"])
-def test_a_run_killed_anywhere_leaves_pairs_and_is_repaired_by_the_next(
-    run: Run, pki: Path, tmp_path: Path, now: datetime, killed_before: Killed, days: int | None
-) -> None:
-    """SIGKILL before each file operation in turn: no mixed pair, no lost CA, and the next run converges."""
-    at = now if days is None else now + days * DAY
-    start = tmp_path / "start"
-    ca_key = None
-    if days is not None:
-        run(**FLEET)
-        ca_key = (pki / CA_KEY).read_bytes()
-        pki.rename(start)
-    point = 0
-    while True:
-        shutil.rmtree(pki, ignore_errors=True)
-        if days is not None:
-            shutil.copytree(start, pki, symlinks=True)
-        if not killed_before(point, lambda: run(at=at, **FLEET)):
-            break
-        if pki.exists():
-            assert_whole(pki)
-            before = snapshot(pki)
-            predicted = run(at=at, predict=True, **FLEET)
-            assert snapshot(pki) == before
-            if days is not None:
-                assert "it has no certificate yet" not in predicted["clients"][0]["reasons"]
-        run(at=at, **FLEET)
-        assert_whole(pki)
-        assert not run(at=at, **FLEET)["changed"]
-        assert ca_key in (None, (pki / CA_KEY).read_bytes())
-        assert not [path for path in pki.rglob(".*") if path.name not in (".lock", ".gitignore")]
-        known = {entry["fingerprint"] for entry in register_of(pki)}
-        assert {compat.fingerprint(certificate(path)) for path in pki.rglob("*.pem") if path.name != "key.pem"} <= known
-        point += 1
-    assert point > 25

@@ -24,7 +24,6 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import
 from cryptography import x509
 
 Run = t.Callable[..., t.Dict[str, t.Any]]
-Killed = t.Callable[[int, t.Callable[[], object]], bool]
 
 DAY = timedelta(days=1)
 DAEMON = {"name": "build-1", "dns": ["build-1.example.com"]}
@@ -282,7 +281,7 @@ def test_a_ca_is_renewed_during_its_rollover(go: Run, pki: Path, now: datetime) 
     assert_mutual(pki)
 
 
-# --- what is damaged, and killed runs ----------------------------------------------------------------------------
+# --- what is damaged ------------------------------------------------------------------------------------------
 
 
 def both(pki: Path) -> None:
@@ -320,53 +319,3 @@ def test_a_damaged_rollover_is_refused_and_left_as_it_is(run: Run, go: Run, pki:
         with pytest.raises(error, match=message):
             run(predict=predict, daemons=[DAEMON], clients=CLIENTS)
     assert snapshot(pki) == before
-
-
-def ca_keys(pki: Path) -> set[bytes]:
-    """All keys of CAs, under whatever name."""
-    return {keys.spki(keys.load(path.read_bytes(), str(path))) for path in pki.glob("authorities/**/key.pem")}
-
-
-def assert_pairs(pki: Path) -> None:
-    """Every key lies beside its own certificate."""
-    for path in pki.glob("*/[!.]*/**/key.pem"):
-        beside = "ca.pem" if "authorities" in path.parts else "cert.pem"
-        assert keys.spki(keys.load(path.read_bytes(), str(path))) == keys.spki(certificates(path.parent / beside)[0])
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.parametrize("last", ["distribute", "issue", "retire"])
-def test_a_phase_killed_anywhere_is_finished_by_the_next_run(
-    run: Run, pki: Path, tmp_path: Path, killed_before: Killed, last: str
-) -> None:
-    """The phase is the old or the new one, no key is lost, and all verify each other in the end."""
-    wish: dict[str, t.Any] = {"daemons": [DAEMON], "clients": ["ci"]}
-    run(**wish)
-    for phase in ("distribute", "issue", "retire"):
-        wish["rollover"] = {"phase": phase, "accept_missing": True}
-        if phase == last:
-            break
-        run(**wish)
-    there = ca_keys(pki)
-    start = tmp_path / "start"
-    pki.rename(start)
-    point = 0
-    while True:
-        shutil.rmtree(pki, ignore_errors=True)
-        shutil.copytree(start, pki, symlinks=True)
-        if not killed_before(point, lambda: run(**wish)):
-            break
-        assert there <= ca_keys(pki)
-        assert_pairs(pki)
-        before = snapshot(pki)
-        run(predict=True, **wish)
-        assert snapshot(pki) == before
-        run(**wish)
-        assert not run(**wish)["changed"]
-        assert there <= ca_keys(pki)
-        assert_pairs(pki)
-        assert not [path for path in pki.rglob(".*") if path.name not in (".lock", ".gitignore")]
-        point += 1
-    assert verified(pki, "clients/ci", "daemons/build-1", "sslserver")
-    assert verified(pki, "daemons/build-1", "clients/ci", "sslclient")
-    assert point > 15

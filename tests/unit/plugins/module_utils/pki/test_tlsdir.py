@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import typing as t
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.errors imp
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import snapshot
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-
-Killed = t.Callable[[int, t.Callable[[], object]], bool]
 
 DAY = timedelta(days=1)
 FILES = ("ca.pem", "cert.pem", "key.pem")
@@ -441,47 +438,3 @@ def test_files_made_by_hand_that_do_not_match_are_refused(host: Host, missing: s
     with pytest.raises(StoreError, match="Move them away"):
         host.request(predict=True)
     assert snapshot(host.tls) == before
-
-
-# --- killed runs ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.parametrize("start", ["virgin", "renewal", "by hand"])
-def test_a_run_killed_anywhere_shows_files_that_belong_together(
-    host: Host, tmp_path: Path, killed_before: Killed, start: str
-) -> None:
-    """SIGKILL before each file operation of request and installation; the next run finishes the work."""
-    saved = tmp_path / "saved"
-    if start == "renewal":
-        host.deploy()
-        host.deploy()
-        host.now += 70 * DAY
-    elif start == "by hand":
-        put_by_hand(host)
-        host.now += 70 * DAY
-    if start != "virgin":
-        host.tls.rename(saved)
-
-    point = 0
-    while True:
-        shutil.rmtree(host.tls, ignore_errors=True)
-        if start != "virgin":
-            shutil.copytree(saved, host.tls, symlinks=True)
-        if not killed_before(point, host.deploy):
-            break
-        if start != "virgin" or (host.tls / "cert.pem").exists():
-            assert host.paired()
-        if host.tls.exists():
-            before = snapshot(host.tls)
-            host.request(predict=True)
-            assert snapshot(host.tls) == before
-        certificate = host.deploy()
-        assert host.paired()
-        assert host.shown("cert.pem").decode() == certificate
-        assert not host.request()["changed"]
-        assert not host.install(certificate)["changed"]
-        assert set(os.listdir(host.tls)) <= {*FILES, ".lock", "current", "previous", "versions"}
-        assert len(os.listdir(host.tls / "versions")) <= 2
-        point += 1
-    assert point > 25
