@@ -117,29 +117,29 @@ class Target:
         :param served: the one of the daemon, if it was seen
         """
         if error.kind is Kind.CLIENT_CERTIFICATE_REFUSED:
-            own = certificates().from_file(self._daemon.client_cert)
+            own = load("certificate").from_file(self._daemon.client_cert)
             detail = f"; it is {own.subject}, issued by {own.issuer}, {own.validity}" if own else ""
         else:
             detail = _describe(served, error.kind) if served else ""
         return Failure(error.kind, f"{error.message}{detail}", remedy=error.remedy) if detail else error
 
 
-def certificates() -> Any:
-    """The module that reads certificates.
+def load(name: str) -> Any:
+    """A module of this package that needs cryptography.
 
-    It needs cryptography, which takes 35 ms to load: time in which there are other things to wait for.
+    That takes 35 ms to load: time in which there are other things to wait for.
 
     :raises MissingLibraryError: cryptography cannot be loaded
     """
     require(CRYPTOGRAPHY)
-    return importlib.import_module(f"{__package__}.certificate")
+    return importlib.import_module(f"{__package__}.{name}")
 
 
 def read_certificate(der: bytes | None) -> Certificate | None:
     """The certificate that a daemon sent; None if there is none, or one that cannot be read."""
     if der is not None:
         with contextlib.suppress(ValueError):  # something that OpenSSL reads and cryptography does not
-            certificate: Certificate = certificates().from_der(der)
+            certificate: Certificate = load("certificate").from_der(der)
             return certificate
     return None
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import ssl
 import time
@@ -42,7 +41,6 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     TlsError,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.options import Daemon
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import CRYPTOGRAPHY, require
 
 _T = TypeVar("_T")
 
@@ -130,7 +128,7 @@ class _Identities(target.Identities):
         key = (name, daemon.client_cert, daemon.ca_path) if name == "foreign_ca" else (name,)
         if key not in self._strangers:
             self._strangers[key] = (
-                _import("refusal").foreign_context(daemon.client_cert, daemon.ca_path)
+                target.load("refusal").foreign_context(daemon.client_cert, daemon.ca_path)
                 if name == "foreign_ca"
                 else tls.stranger_context()
             )
@@ -294,7 +292,9 @@ class _Subject:
 
     async def _meet_stranger(self, name: str, timeout: float | None = None) -> None:
         context = self._identities.stranger(name, self._daemon)
-        attempt = _import("refusal").attempt(self._endpoint, context, timeout=timeout or self._proof.connect_timeout)
+        attempt = target.load("refusal").attempt(
+            self._endpoint, context, timeout=timeout or self._proof.connect_timeout
+        )
         self._report.refusals[name] = await self._timed(name, attempt)
 
     async def _describe(self, der: bytes | None) -> None:
@@ -333,17 +333,6 @@ class _Subject:
             else:
                 return TlsError(Kind.OPEN_TO_ANYONE, "The daemon speaks no TLS, and let in a stranger without TLS")
         return self._target.explain(error, self._report.certificate)
-
-
-def _import(name: str) -> Any:
-    """A module of this package that needs cryptography.
-
-    That takes 35 ms to load: time in which the builds are running already.
-
-    :raises MissingLibraryError: cryptography cannot be loaded
-    """
-    require(CRYPTOGRAPHY)
-    return importlib.import_module(f"{__package__}.{name}")
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:
