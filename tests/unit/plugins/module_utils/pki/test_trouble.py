@@ -95,7 +95,7 @@ def test_a_disk_that_takes_nothing_any_more_loses_nothing(
     restore(start, pki)
     count = len(crash.operations(pki, lambda: run.on(pki, now)))
     whole = disk.read(pki, PASSPHRASES)
-    for point in range(0, count, 3 if code == errno.ENOSPC else 11):
+    for point in range(0, count, 5 if code == errno.ENOSPC else 11):
         restore(start, pki)
         failure = crash.refused_from(pki, point, code, lambda: run.on(pki, now))
         left = disk.read(pki, PASSPHRASES)
