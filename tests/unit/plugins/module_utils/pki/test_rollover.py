@@ -74,8 +74,8 @@ def phase_of(result: dict[str, t.Any]) -> tuple[str, list[str]]:
 def go(run: Run) -> Run:
     """Run the fleet of this file as check mode foretells, and once more, which changes nothing."""
 
-    def once(daemon: dict[str, t.Any] = DAEMON, **wanted: t.Any) -> dict[str, t.Any]:
-        options = {"daemons": [daemon], "clients": CLIENTS, **wanted}
+    def once(daemon: dict[str, t.Any] | None = None, **wanted: t.Any) -> dict[str, t.Any]:
+        options = {"daemons": [daemon or DAEMON], "clients": CLIENTS, **wanted}
         foretold = run(predict=True, **options)
         result = run(**options)
         for kind in ("authorities", "daemons", "clients"):
