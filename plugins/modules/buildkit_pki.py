@@ -142,7 +142,7 @@ options:
             M(buildfarm.buildkit.buildkit_csr) returns them.
           - If none of them is known in O(path), the directory is lost or the wrong one, and the module
             refuses before it makes anything.
-          - They also tell which daemons have what a rollover hands out, and without them a daemon counts as not having it.
+          - They also tell which daemons have what a rollover hands out. Without them a daemon counts as not having it.
         type: list
         elements: str
         default: []
