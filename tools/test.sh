@@ -146,6 +146,7 @@ tools/python_env.sh requirements-test.txt || exit 1
 export PATH=$checkout/.venv/bin:$PATH
 export ANSIBLE_COLLECTIONS_PATH=$cache/collections ANSIBLE_HOME=$cache/ansible PYTHONPATH=$cache/collections
 export ANSIBLE_LOCALHOST_WARNING=false
+export HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 
 run_part() {
   case $1 in
