@@ -57,7 +57,6 @@ def test_a_host_without_a_builder_is_refused(tmp_path: Path) -> None:
         ({"buildkit_rotate": "issue", "buildkit_revoke": ["bob"]}, "a step goes without buildkit_revoke"),
         ({"buildkit_revoke": ["nobody"]}, "nobody"),
         ({"buildkit_rotate": "issue"}, "distribute"),
-        ({"buildkit_rotate": "retire"}, "distribute"),
         ({"buildkit_admits": ["release"]}, "builder does not admit the group default of the client buildkit-verify"),
         ({"buildkit_admits": ["default", "relaese"]}, "relaese"),
     ],
@@ -111,7 +110,6 @@ def test_the_passphrase_is_changed(fleet: Fleet) -> None:
     assert (authority / "ca.pem").read_bytes() == certificate
     opened = [_opens(authority / "key.pem", passphrase) for passphrase in (OLD_PASSPHRASE, NEW_PASSPHRASE)]
     assert opened == [False, True]
-    assert fleet.play("rotate").changed == 0
 
 
 def _opens(key: Path, passphrase: str) -> bool:
@@ -125,7 +123,7 @@ def _opens(key: Path, passphrase: str) -> bool:
 
 
 def test_a_thief_is_thrown_out_at_once(fleet: Fleet, tmp_path: Path) -> None:
-    """Bob's endless build dies although the daemon would have waited for it, and only Alice gets in again."""
+    """A build dies that the daemon would have waited for without end, and only Alice gets in again."""
     fleet.variables["buildkit_pki_trust"] = "pinned"
     switched = fleet.play("rotate", buildkit_rotate_accept_missing=True)
     assert switched.code == 0, switched.output
