@@ -127,7 +127,7 @@ class Store:
         if not self.exists():
             raise StoreError(f"{self.path} is not a directory: name one for the PKI that is, or is not there yet.")
         entries = set(os.listdir(self.path))
-        if _PARENTS[AUTHORITY] not in entries and entries - _OURS:
+        if not entries & {_PARENTS[AUTHORITY], _REGISTER} and entries - _OURS:
             raise StoreError(
                 f"{self.path} is no PKI directory: it has other contents ({', '.join(sorted(entries - _OURS)[:3])}) "
                 "and no authorities/. Name a directory of its own for the PKI."
