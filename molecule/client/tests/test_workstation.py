@@ -46,8 +46,9 @@ def test_a_forward_that_could_not_work_is_refused(workstation, workstation_role,
     """The run ends before anything is changed, with the reason."""
     refused = workstation_role(buildkit_client_forwards=[forward])
     assert refused.returncode != 0
-    assert message in " ".join(refused.stdout.split())
-    assert re.search(r"changed=0 ", refused.stdout)
+    # Where failures go is a setting of Ansible, and molecule has its own.
+    assert message in " ".join((refused.stdout + refused.stderr).split())
+    assert re.search(r"changed=0\b", refused.stdout)
     assert workstation.run("ls /etc/buildkit/forward/new").returncode != 0
 
 
