@@ -39,13 +39,15 @@ class Run:
     @property
     def text(self) -> str:
         """The output on one line, without the quotes and commas of printed lists."""
-        return " ".join(re.sub(r"\\\"", '"', self.output).split())
+        return " ".join(self.output.replace('\\"', '"').split())
 
     @property
     def changed(self) -> int:
         """How many tasks changed something; a run that failed is none to count in."""
         assert self.code == 0, self.output
-        return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.output.partition("PLAY RECAP")[2]))
+        recap = re.findall(r"\bchanged=(\d+)", self.output.partition("PLAY RECAP")[2])
+        assert len(recap) == len(HOSTS), self.output
+        return sum(map(int, recap))
 
 
 @dataclass
@@ -64,7 +66,13 @@ class Fleet:
 
     def environment(self) -> dict[str, str]:
         """The environment of a run."""
-        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", "PYTHONUNBUFFERED": "1"}
+        return {
+            **os.environ,
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
 
     def play(self, playbook: str, *arguments: str, **variables: t.Any) -> Run:
         """Run a playbook to its end."""

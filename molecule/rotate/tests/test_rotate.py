@@ -149,7 +149,7 @@ def test_issue_names_who_was_not_given_the_bundle(fleet: Fleet) -> None:
     assert "would lock out clients that are not known to have their new files: alice, bob, ci." in refused.text
     limited = fleet.rotate("issue", "--limit", "rotate-old", buildkit_rotate_given=["alice", "bob", "ci"])
     assert limited.code != 0
-    assert "needs all builders in one run, and these are left out: rotate-new." in limited.text
+    assert "needs all builders in one run, and these are left out, or failed: rotate-new." in limited.text
     subprocess.run(["docker", "pause", "rotate-new"], check=True, capture_output=True)
     try:
         unreachable = fleet.rotate("issue", buildkit_rotate_given=["alice", "bob", "ci"])
@@ -157,7 +157,8 @@ def test_issue_names_who_was_not_given_the_bundle(fleet: Fleet) -> None:
     finally:
         subprocess.run(["docker", "unpause", "rotate-new"], check=True, capture_output=True)
     assert unreachable.code != 0
-    assert "Restart and prove" not in unreachable.output
+    assert "these are left out, or failed: rotate-new." in unreachable.text
+    assert "Restart and prove the builder" not in unreachable.text
     assert "Not reached, or left out of this run: rotate-new. They are as they were." in others.text
     assert state(fleet) == before
     refused = fleet.rotate("issue", buildkit_rotate_given=["alice"])
