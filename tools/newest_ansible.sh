@@ -28,7 +28,7 @@ docker exec -i --env "archive=/archive/$(basename "$BUILDKIT_NEW_ARCHIVE")" --en
 set -euo pipefail
 echo "Setting up the newest ansible-core ..."
 python3 -m venv /venv
-/venv/bin/pip install -q 'ansible-core>=2.21' -r /checkout/requirements.txt hypothesis pytest pytest-xdist
+/venv/bin/pip install -q 'ansible-core>=2.21' -r /checkout/requirements.txt hypothesis pyrage pytest pytest-xdist
 export PATH=/venv/bin:$PATH ANSIBLE_COLLECTIONS_PATH=/collections ANSIBLE_LOCALHOST_WARNING=false
 ansible --version | head -n 1
 tree=/collections/ansible_collections/buildfarm/buildkit
@@ -38,7 +38,9 @@ tar -c --exclude ./.cache --exclude ./.demo --exclude ./.venv --exclude ./.git .
 cd "$tree"
 
 echo "==> units"
-PYTHONPATH=/collections python -m pytest -q -n 2 tests/unit/plugins
+# shellcheck is not in the image; what it says of our scripts does not depend on Ansible or Python.
+PYTHONPATH=/collections python -m pytest -q -n 2 tests/unit/plugins \
+  --deselect tests/unit/plugins/module_utils/clients/test_bundle.py::test_scripts_are_sound
 
 echo "==> sanity tests that differ"
 python tools/ansible_test_offline.py
