@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRATCH = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-HOSTS = {"rotate-old": ("172.29.213.31", "OLD"), "rotate-new": ("172.29.213.32", "NEW")}
+HOSTS = {"rotate-old": ("172.29.215.31", "OLD"), "rotate-new": ("172.29.215.32", "NEW")}
 # As certificates were in the scenario's first run, they are due with these.
 LIVES = {"buildkit_pki_valid_for": "90d", "buildkit_pki_renew_before": "40d"}
 BUILDX = "/usr/libexec/docker/cli-plugins/docker-buildx"
