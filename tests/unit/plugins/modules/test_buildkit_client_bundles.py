@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import tarfile
 import typing as t
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyrage
 import pytest
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module, snapshot
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 DAEMONS = [
     {"name": "build-1", "address": "tcp://198.51.100.11:1234", "platforms": ["linux/amd64"]},
@@ -279,13 +282,21 @@ def test_a_client_that_keeps_its_key(run: Run, pki: Path) -> None:
     assert b"Your private key is not in here" in members["buildkit-alice/README.md"]
 
 
+def _make_expired(directory: Path) -> None:
+    """Give the client's key a certificate that ended yesterday, which OpenSSL 3.5 does not make."""
+    key = serialization.load_pem_private_key((directory / "key.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alice")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=2)).not_valid_after(now - timedelta(days=1))
+    certificate = builder.sign(key, hashes.SHA256())
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
 def _spoil(pki: Path, what: str) -> None:
     if what == "expired":
-        directory = pki / "clients/alice"
-        request = ["openssl", "req", "-new", "-key", directory / "key.pem", "-subj", "/CN=alice"]
-        subprocess.run([*request, "-out", directory / "csr.pem"], check=True, capture_output=True)
-        sign = ["openssl", "x509", "-req", "-in", directory / "csr.pem", "-signkey", directory / "key.pem"]
-        subprocess.run([*sign, "-days", "-1", "-out", directory / "cert.pem"], check=True, capture_output=True)
+        _make_expired(pki / "clients/alice")
     elif what == "swapped":
         shutil.copy(pki / "clients/ci/key.pem", pki / "clients/alice/key.pem")
     elif what == "damaged":
