@@ -8,6 +8,10 @@ carries the CA certificates of the machine that it was made on. Start it with:
 
   --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined
   --cgroupns=private --tmpfs /run --tmpfs /tmp -v /var/lib/buildkit
+
+The flavour "engines" has Docker and Podman as well. Neither can use an overlay on an overlay, so add:
+
+  -v /var/lib/docker -v /var/lib/containers --device /dev/fuse --device /dev/net/tun
 """
 
 from __future__ import annotations
@@ -45,8 +49,37 @@ PACKAGES = (
     "systemd",
     "systemd-sysv",
 )
+# Docker and Podman, and what the modules of Ansible for Docker import on a host.
+_ENGINES = (
+    "aardvark-dns",
+    "catatonit",
+    "crun",
+    "docker-cli",
+    "docker.io",
+    "fuse-overlayfs",
+    "iptables",
+    "netavark",
+    "nftables",
+    "passt",
+    "podman",
+    "python3-requests",
+    "slirp4netns",
+    "uidmap",
+)
 # Files that only a running host may have, or that only building the image needed.
 _REMOVED = ("etc/machine-id", "var/lib/dbus/machine-id", "usr/sbin/policy-rc.d")
+# Engines that start at boot: a host uses one of them at most, and says which.
+_WANTS = "etc/systemd/system"
+_STARTED = (
+    f"{_WANTS}/multi-user.target.wants/containerd.service",
+    f"{_WANTS}/multi-user.target.wants/docker.service",
+    f"{_WANTS}/multi-user.target.wants/podman.service",
+    f"{_WANTS}/multi-user.target.wants/podman-restart.service",
+    f"{_WANTS}/sockets.target.wants/docker.socket",
+    f"{_WANTS}/sockets.target.wants/podman.socket",
+    f"{_WANTS}/timers.target.wants/podman-auto-update.timer",
+)
+FLAVOURS = {"plain": (PACKAGES, _REMOVED), "engines": ((*PACKAGES, *_ENGINES), (*_REMOVED, *_STARTED))}
 _CHANGES = (
     'ENTRYPOINT ["/usr/local/sbin/host-entrypoint"]',
     'CMD ["systemd"]',
@@ -56,9 +89,10 @@ _CHANGES = (
 _MASKED = ("systemd-modules-load.service",)
 
 
-def image_name() -> str:
+def image_name(flavour: str = "plain") -> str:
     """Return the image's name: its tag stands for all that decides its content."""
-    content = repr((SUITE, _apt.architecture(), PACKAGES, _REMOVED, _CHANGES, _MASKED)).encode()
+    packages, removed = FLAVOURS[flavour]
+    content = repr((SUITE, _apt.architecture(), packages, removed, _CHANGES, _MASKED)).encode()
     return f"{REPOSITORY}:{hashlib.sha256(content + ENTRYPOINT.read_bytes()).hexdigest()[:12]}"
 
 
@@ -81,12 +115,13 @@ def need_engine() -> None:
         raise _progress.ToolError(f"no Docker engine answers ({problem}). Try: python tools/docker_engine.py start")
 
 
-def furnish(root: _debroot.Root) -> None:
+def furnish(root: _debroot.Root, flavour: str) -> None:
     """Turn a Debian root into a test host."""
+    packages, removed = FLAVOURS[flavour]
     root.update()
-    root.install(PACKAGES)
+    root.install(packages)
     root.run("Emptying the package cache", ["apt-get", "clean"])
-    for name in _REMOVED:
+    for name in removed:
         (root.path / name).unlink(missing_ok=True)
     (root.path / "etc/machine-id").touch()
     units = root.path / "etc/systemd/system"
@@ -109,18 +144,19 @@ def import_image(root: _debroot.Root, name: str) -> None:
     )
 
 
-def obtain() -> str:
+def obtain(flavour: str = "plain") -> str:
     """Return the name of the image, built now if the engine does not have it."""
-    name = image_name()
+    name = image_name(flavour)
     need_engine()
+    stem = "host-image" if flavour == "plain" else f"host-image-{flavour}"
     with _cache.lock("host-image"):
         if exists(name):
             return name
         _progress.say(f"Building the test hosts' image {name}, once on this machine: up to a minute.")
-        log = _cache.log_file("host-image")
+        log = _cache.log_file(stem)
         _debroot.remove_leftovers("host-image")
         with _debroot.debian(SUITE, log=log, keep_base=True) as root:
-            furnish(root)
+            furnish(root, flavour)
             import_image(root, name)
     return name
 
@@ -128,10 +164,11 @@ def obtain() -> str:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flavour", choices=sorted(FLAVOURS), default="plain", help="default: %(default)s")
     parser.add_argument("--name-only", action="store_true", help="print the name without building the image")
     options = parser.parse_args(arguments)
     os.umask(0o022)
-    print(image_name() if options.name_only else obtain())
+    print(image_name(options.flavour) if options.name_only else obtain(options.flavour))
 
 
 if __name__ == "__main__":
