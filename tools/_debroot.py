@@ -87,6 +87,10 @@ class Root:
     def _inside(self, argv: Sequence[str]) -> list[str]:
         return [*_NAMESPACES, f"--mount-proc={self.path}/proc", *_FIRST, "chroot", str(self.path), *argv]
 
+    def output(self, argv: Sequence[str]) -> str:
+        """Return what a short command inside the root prints, whatever its exit code."""
+        return subprocess.run(self._inside(argv), env=self.env, capture_output=True, text=True, check=False).stdout
+
     def install(self, packages: Sequence[str]) -> None:
         """Install packages inside the root."""
         self.run(
@@ -101,10 +105,7 @@ class Root:
 
     def candidate(self, package: str) -> str:
         """Return the version of a package that would be installed; empty when there is none."""
-        shown = subprocess.run(
-            self._inside(["apt-cache", "policy", package]), env=self.env, capture_output=True, text=True, check=False
-        ).stdout
-        for line in shown.splitlines():
+        for line in self.output(["apt-cache", "policy", package]).splitlines():
             name, _separator, value = line.strip().partition(": ")
             if name == "Candidate":
                 return "" if value == "(none)" else value
