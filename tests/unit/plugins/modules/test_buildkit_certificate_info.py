@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("child", *LEAF, by="any")
     make("pinned", *LEAF, "extendedKeyUsage=clientAuth")
     make("nameless", *LEAF, "subjectAltName=critical,DNS:x.example.com", by="root", subject="/")
-    time.sleep(1.01 - time.time() % 1)  # in the very second of its making a certificate of 90 days has 90 whole days left
+    time.sleep(1.01 - time.time() % 1)  # in the second of its making a certificate of 90 days has 90 whole days left
     return directory
 
 
