@@ -30,9 +30,12 @@ class LockTimeoutError(Exception):
 
 
 def write_new(path: str, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
-    """Write a file that must not exist yet, with its final mode from the start; not flushed to disk."""
+    """Write a file that must not exist yet, never with more rights than ``mode`` and in the end with just these,
+    whatever the umask; not flushed to disk.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, mode)
         stream.write(data)
 
 
@@ -98,6 +101,15 @@ def make_private_directory(path: str) -> None:
     """Make a directory that only its owner can enter; one that exists is left as it is."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, PRIVATE_DIRECTORY)
+
+
+def make_public_directories(path: str) -> None:
+    """Make a directory, and those above it that are missing, for everybody to enter, whatever the umask."""
+    if path and not os.path.isdir(path):
+        make_public_directories(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+            os.chmod(path, 0o755)
 
 
 def remove_tree(path: str) -> None:

@@ -82,6 +82,11 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients.errors
 def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Do what the options say. Raises ClientError and OSError."""
     params, path = module.params, module.params["path"]
+    if not os.path.isabs(path):
+        raise ClientError(f"{path} is no absolute path. Write the whole path.")
+    exposed = users.why_not_roots_own(path)
+    if exposed:
+        raise ClientError(f"{exposed}, who could lead root elsewhere meanwhile. Choose a directory of root's.")
     before = programs.installed_from(path)
     if params["state"] == "absent":
         ours = os.path.lexists(programs.stamp_of(path))

@@ -129,14 +129,23 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
         raise ClientError(f"{params['path']} is no absolute path. The tools are given it, and run anywhere.")
     present = params["state"] == "present"
     contents = _contents(params) if present else {}
-    owner = users.entry_of(params["owner"])
+    # A user who is no more leaves a directory that root alone can remove.
+    owner = users.entry_of(params["owner"] if present or users.is_known(params["owner"]) else "")
     group = _group_id(params["group"], check_mode=module.check_mode) if present else -1
     access = identity.Access(owner.pw_uid, group, shared=bool(params["group"]))
     directory = identity.IdentityDirectory(params["path"], access)
     # Root's own directory is written by whoever runs this, so that the message of a missing become is the plain one.
     actor = owner if owner.pw_uid else users.entry_of("")
     with users.acting_as(actor):
+        exposed = users.why_not_roots_own(params["path"])
+        if exposed:
+            raise ClientError(
+                f"{exposed}, who could lead root elsewhere meanwhile. Name that user as owner, or choose a directory "
+                "of root's."
+            )
         directory.refuse_foreign_files()
+        if present:
+            directory.refuse_other_use()
         before = _shown({name: _files.read_optional(directory.at(name)) for name in identity.FILES})
         if present:
             reasons = directory.reasons(contents)

@@ -171,7 +171,6 @@ def main() -> None:
             )
             if not module.check_mode:
                 write_atomically(path, after, mode=mode)
-                os.chmod(path, mode)  # whatever the umask
         removed = _remove(module.params, dry_run=module.check_mode)
     except (KeyError, TypeError) as error:
         module.fail_json(msg=f"Writing files failed: every one needs content and mode, and {error} is wrong.")

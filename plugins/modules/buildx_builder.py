@@ -38,6 +38,8 @@ options:
       - C(default) and the names of Docker contexts are taken.
       - With O(state=absent) it may end with V(-*). It then stands for all builders of the driver C(remote) whose names
         begin so, whose nodes all have the O(cacert) given here, and which are not in O(keep).
+      - With O(state=absent) and O(cacert) a builder is left alone that has another driver, or no node with that
+        O(cacert). Without O(cacert) one of another driver is refused.
     type: str
     required: true
   state:
@@ -179,7 +181,7 @@ EXAMPLES = r"""
 RETURN = r"""
 file:
   description: The file of the builder.
-  returned: success, for one builder
+  returned: success, for one builder, where there is such a user
   type: str
   sample: /home/alice/.docker/buildx/instances/buildkit
 reasons:
@@ -303,6 +305,9 @@ def _apply(
     """Compare, write what differs, and return the module's result. The caller holds the lock."""
     params, name = module.params, module.params["name"].lower()
     data, current = store.read_instance(name), store.read_current()
+    path, cacert = store.instance(name), params["cacert"]
+    if wished is None and data is not None and cacert and cacert not in buildx.certificates_of(data, path):
+        return {"changed": False, "reasons": [], "file": path, "builder": None, "is_default": False}
     stored = None if data is None else buildx.parse(data, store.instance(name))
     if wished is not None:
         _refuse_unusable(wished, docker_directory, existing=data, check_mode=module.check_mode)
@@ -345,10 +350,10 @@ def _remove_several(
     kept = {name.lower() for name in params["keep"]}
     removed, current = [], store.read_current()
     for name in store.names(params["name"][:-1].lower()):
-        path = store.instance(name)
-        stored = buildx.ours(store.read_instance(name) or b"", path, params["cacert"]) if name not in kept else None
-        if stored is None:
+        path, data = store.instance(name), store.read_instance(name) or b""
+        if name in kept or not params["cacert"] or buildx.certificates_of(data, path) != {params["cacert"]}:
             continue
+        stored = buildx.parse(data, path)
         removed.append(name)
         wanted_current = buildx.make_current(current, name, default=False)
         store.check_writable()
@@ -371,6 +376,8 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Do what the options say, as the user they name. Raises ClientError, OSError and LockTimeoutError."""
     params = module.params
     wished = _read_wish(params)
+    if wished is None and not users.is_known(params["user"] or ""):
+        return {"changed": False, "reasons": [], "removed": [], "builder": None, "is_default": False}
     entry = users.entry_of(params["user"] or "")
     environment = {} if params["user"] else os.environ
     path = params["config_dir"] or buildx_store.default_path(entry.pw_dir, environment)

@@ -123,7 +123,7 @@ def _plan(path: str, wanted: t.Mapping[str, t.Any], state: str) -> t.Optional[t.
 
 def _write(path: str, text: str) -> None:
     """Write the file, or remove it and its directory where nothing is left."""
-    if text.strip():
+    if text.strip() or os.path.islink(path):
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         # Others may have linked it from elsewhere, and set its mode.
         target = os.path.realpath(path)
@@ -139,6 +139,8 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Do what the options say. Raises ClientError and OSError."""
     params = module.params
     wanted = earthly.settings(params["host"], params["ca"], params["certificate"], params["key"])
+    if params["state"] == "absent" and not users.is_known(params["user"] or ""):
+        return {"changed": False, "files": [], "diff": []}
     entry = users.entry_of(params["user"] or "")
     diff = []
     with users.acting_as(entry):

@@ -193,14 +193,13 @@ def parse(data: bytes, path: str) -> Stored:
     return dict(stored)
 
 
-def ours(data: bytes, path: str, cacert: t.Optional[str]) -> t.Optional[Stored]:
-    """A builder that this collection made, by its certificates; None for all others, readable or not."""
+def certificates_of(data: bytes, path: str) -> t.Set[t.Optional[str]]:
+    """The cacert of each node of a builder; none for one of another driver, or one that cannot be read."""
     try:
-        stored = parse(data, path)
+        nodes = parse(data, path)["Nodes"] or []
     except ClientError:
-        return None
-    found = {(node.get("DriverOpts") or {}).get("cacert") for node in stored["Nodes"] or []}
-    return stored if cacert and found == {cacert} else None
+        return set()
+    return {(node.get("DriverOpts") or {}).get("cacert") for node in nodes}
 
 
 def merge(stored: t.Optional[Stored], wished: Wish) -> Stored:

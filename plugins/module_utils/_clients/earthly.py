@@ -148,10 +148,15 @@ def _is(found: t.Sequence[str], indent: str, key: str, value: t.Any) -> bool:
     if len(found) != 1:
         return False
     given = found[0][len(indent) :].partition(":")[2].strip()
-    if given[:1] in ("'", '"'):
-        closing = given.find(given[0], 1)
-        text, rest = given[1:closing], given[closing + 1 :].strip()
-        return closing > 0 and (not rest or rest.startswith("#")) and "\\" not in text and text == str(value)
+    if given[:1] == '"':
+        try:
+            text, end = json.JSONDecoder().raw_decode(given)
+        except ValueError:
+            return False  # an escape of YAML's own
+        return text == str(value) and given[end:].strip()[:1] in ("", "#")
+    if given[:1] == "'":
+        match = re.fullmatch(r"'((?:[^']|'')*)'\s*(#.*)?", given)
+        return match is not None and match.group(1).replace("''", "'") == str(value)
     text = re.sub(r"\s+#.*$", "", given)
     return text == (str(value).lower() if isinstance(value, bool) else value)
 
@@ -165,4 +170,4 @@ def _line(indent: str, key: str, value: t.Any) -> str:
     if isinstance(value, bool):
         return f"{indent}{key}: {str(value).lower()}\n"
     plain = _PLAIN.fullmatch(value) and value.lower() not in _WORDS
-    return f"{indent}{key}: {value if plain else json.dumps(value)}\n"
+    return f"{indent}{key}: {value if plain else json.dumps(value, ensure_ascii=False)}\n"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import typing as t
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _CURRENT = "current"
 _VERSIONS = "versions"
 _STAGE = ".new"
 _LOCK = ".lock"
+_OUR_VERSION = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{4})?")
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,43 @@ class IdentityDirectory:
         return os.path.basename(target) if os.path.dirname(target) == _VERSIONS else ""
 
     def refuse_foreign_files(self) -> None:
-        """Refuse a directory in which something else has the names of our links.
+        """Refuse a directory in which something else has our names, or that is in use for something else.
 
         :raises ClientError: naming it.
         """
-        for name in (*FILES, _CURRENT):
+        for name in (*FILES, _CURRENT, _VERSIONS):
             path = self.at(name)
-            ours = os.path.islink(path) and os.readlink(path).startswith((_CURRENT, _VERSIONS))
-            if os.path.lexists(path) and not ours:
+            if os.path.lexists(path) and not self._is_ours(name):
                 raise ClientError(f"{path} was put there by other means. Move it away, or choose another directory.")
+
+    def refuse_other_use(self) -> None:
+        """Refuse a directory that is in use for something else, whose mode and owner would be changed.
+
+        :raises ClientError: naming what is in it.
+        """
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise ClientError(f"{self.path} is no directory. Move it away, or choose another path.")
+        if os.path.isdir(self.path) and not os.path.lexists(self.at(_VERSIONS)):
+            others = sorted(set(os.listdir(self.path)) - {_LOCK})
+            if others:
+                raise ClientError(
+                    f"{self.path} is in use for something else: it has {', '.join(others[:3])} in it. Choose a "
+                    "directory for the certificate alone."
+                )
+
+    def _is_ours(self, name: str) -> bool:
+        path = self.at(name)
+        if name in FILES:
+            return _link(path) == os.path.join(_CURRENT, name)
+        if name == _CURRENT:
+            return bool(_OUR_VERSION.fullmatch(self.current()))
+        if os.path.islink(path) or not os.path.isdir(path):
+            return False
+        return all(
+            (_OUR_VERSION.fullmatch(version) or version == _STAGE)
+            and set(os.listdir(self.at(name, version))) <= {*FILES}
+            for version in os.listdir(path)
+        )
 
     def reasons(self, contents: t.Mapping[str, bytes]) -> t.List[str]:
         """Why something is to be changed, in words; empty where all is as it shall be."""
@@ -135,7 +165,7 @@ class IdentityDirectory:
 
     def _make(self, path: str, exists: bool) -> None:
         if not exists:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            _files.make_public_directories(os.path.dirname(path))
             os.mkdir(path, _files.PRIVATE_DIRECTORY)
         self._give(path, self.access.directory_mode)
 

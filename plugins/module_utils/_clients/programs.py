@@ -65,7 +65,7 @@ def install(source: str, sha256: str, member: str, path: str) -> None:
     :raises ClientError: where it is not the file that was pinned, or has no such program.
     """
     directory, name = os.path.split(path)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
+    _files.make_public_directories(directory)
     staged = os.path.join(directory, f".{name}.new")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(staged)

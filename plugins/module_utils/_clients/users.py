@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import stat
 import typing as t
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients.errors import ClientError
@@ -25,6 +26,15 @@ def entry_of(user: str) -> pwd.struct_passwd:
         raise ClientError(
             f"There is no user {user} on this host. Create that user first, or take the name off."
         ) from None
+
+
+def is_known(user: str) -> bool:
+    """Whether there is such a user; the one who runs this, whose name may be left empty, always."""
+    try:
+        entry_of(user)
+    except ClientError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -60,14 +70,42 @@ def why_not_writable(path: str) -> str:
 
     A read-only file system counts too.
     """
-    place = path
+    place = os.path.abspath(path)
     while not os.path.lexists(place):
         place = os.path.dirname(place)
-    if place != path and not os.path.isdir(place):
+    if place != os.path.abspath(path) and not os.path.isdir(place):
         return f"{place} is no directory"
     if not os.access(place, os.W_OK | (os.X_OK if os.path.isdir(place) else 0), effective_ids=True):
         return f"{place} cannot be written to"
     return ""
+
+
+def why_not_roots_own(path: str) -> str:
+    """Why root must not write at ``path``: a directory on the way that another user could exchange meanwhile for a
+    link to anywhere. Empty where there is none, and for whoever is not root.
+    """
+    if os.geteuid() != 0:
+        return ""
+    for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+        place = os.path.dirname(start)
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                info = os.stat(place)
+                # In a sticky directory, such as /tmp, nobody else can exchange what is root's.
+                open_to_others = info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX
+                if info.st_uid != 0 or open_to_others:
+                    return f"{place} belongs to {_name_of(info.st_uid)}, or others can write to it"
+            if place == os.path.dirname(place):
+                break
+            place = os.path.dirname(place)
+    return ""
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
 
 
 def why_not_readable(path: str) -> str:

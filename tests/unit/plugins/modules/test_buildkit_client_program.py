@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 import tarfile
 import typing as t
@@ -110,3 +111,20 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, target: Path) -> None:
     )
     assert "page.html cannot be read" in refused.message
     assert not target.exists()
+
+
+def test_a_strict_umask_locks_nobody_out(tmp_path: Path, target: Path) -> None:
+    """Everybody can run what root installed, through directories that were made on the way."""
+    wish = {"path": str(target), **archive(tmp_path / "release.tar.gz", "one")}
+    before = os.umask(0o077)
+    try:
+        run_module("buildkit_client_program", wish)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(place.stat().st_mode) for place in (target, target.parent, target.parent.parent)} == {0o755}
+
+
+def test_a_relative_path_is_refused(tmp_path: Path) -> None:
+    """It would be another place on each run."""
+    refused = run_module("buildkit_client_program", {"path": "bin/buildctl", "sha256": "0" * 64})
+    assert "bin/buildctl is no absolute path" in refused.message

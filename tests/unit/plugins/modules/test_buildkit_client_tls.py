@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import identity
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import identity, users
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module, snapshot
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -191,3 +191,65 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
         refused = run_module("buildkit_client_tls", wish(tmp_path, state=state))
         assert f"{tmp_path}/key.pem was put there by other means" in refused.message
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (["versions/1.2.3/app"], "versions was put there by other means"),
+        (["versions/0123456789abcdef/app"], "versions was put there by other means"),
+        (["Documents/letter", "notes"], "is in use for something else: it has Documents, notes in it"),
+    ],
+)
+def test_a_directory_of_others_is_not_taken_over(tmp_path: Path, theirs: list[str], why: str) -> None:
+    """Such as the releases of an application, or a whole home: nothing is removed, and no mode is changed."""
+    path = tmp_path / "app"
+    for name in theirs:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("mine")
+    path.chmod(0o755)
+    before = snapshot(tmp_path)
+    assert why in run_module("buildkit_client_tls", wish(path)).message
+    run_module("buildkit_client_tls", wish(path, state="absent"))
+    assert snapshot(tmp_path) == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_a_strict_umask_locks_nobody_out(tmp_path: Path) -> None:
+    """The group reaches the key through directories that were made on the way."""
+    before = os.umask(0o077)
+    try:
+        made = run_module("buildkit_client_tls", wish(tmp_path / "etc" / "client" / "pool", group=MY_GROUP))
+    finally:
+        os.umask(before)
+    assert not made.failed
+    assert {stat.S_IMODE((tmp_path / part).stat().st_mode) for part in ("etc", "etc/client")} == {0o755}
+
+
+def test_a_user_who_is_no_more_hinders_no_removal(tmp_path: Path) -> None:
+    """The directory goes all the same."""
+    path = tmp_path / "pool"
+    run_module("buildkit_client_tls", wish(path))
+    gone = run_module("buildkit_client_tls", {"path": str(path), "state": "absent", "owner": "nobody-of-that-name"})
+    assert gone.result["changed"] is True
+    assert not path.exists()
+
+
+def test_root_does_not_write_where_others_could_lead_it_astray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that belongs to somebody else, also behind a link, or that all can write to, but for a sticky one."""
+    theirs, link = tmp_path / "home", tmp_path / "link"
+    theirs.mkdir()
+    link.symlink_to(theirs)
+    if os.geteuid() == 0:
+        os.chown(theirs, 65534, 65534)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for path in (theirs / "pool", link / "deep" / "pool"):
+        assert "belongs to" in users.why_not_roots_own(str(path))
+    if os.getuid() == 0:
+        refused = run_module("buildkit_client_tls", wish(theirs / "pool"))
+        assert "Name that user as owner" in refused.message
+        assert users.why_not_roots_own(str(tmp_path / "pool")) == ""
+        tmp_path.chmod(0o777)
+        assert "others can write to it" in users.why_not_roots_own(str(tmp_path / "pool"))
+        tmp_path.chmod(0o1777)
+        assert users.why_not_roots_own(str(tmp_path / "pool")) == ""

@@ -23,6 +23,7 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import
     snapshot,
 )
 
+_NO_TLS = dict.fromkeys(("cacert", "cert", "key"))
 ONE = "tcp://b1.example.com:1234"
 
 
@@ -131,7 +132,7 @@ def test_another_drivers_builder_is_left_alone(options: dict[str, t.Any]) -> Non
     path.write_text(json.dumps({**json.loads(path.read_text()), "Driver": "docker-container"}))
     before = snapshot(files(options))
     for state in ("present", "absent"):
-        refused = run_module("buildx_builder", {**options, "state": state})
+        refused = run_module("buildx_builder", {**options, "state": state, **({} if state == "present" else _NO_TLS)})
         assert "of the driver docker-container" in refused.message
     assert snapshot(files(options)) == before
 
@@ -231,3 +232,27 @@ def test_default_load_asks_for_a_version(options: dict[str, t.Any]) -> None:
     assert "0.13.1 is used" in run_module("buildx_builder", {**wished, "buildx_version": "0.13.1"}).message
     made = run_module("buildx_builder", {**wished, "buildx_version": "0.29.1"})
     assert made.result["builder"]["nodes"][0]["driver_options"]["default-load"] == "true"
+
+
+def test_removal_by_certificate_touches_no_other_builder(options: dict[str, t.Any]) -> None:
+    """One of another driver or with another certificate stays; one with a node more that its user added goes."""
+    run_module("buildx_builder", options)
+    path = files(options) / "instances" / "pool"
+    made = json.loads(path.read_text())
+    gone = {"name": "pool", "state": "absent", "config_dir": options["config_dir"], "cacert": options["cacert"]}
+    node = made["Nodes"][0]
+    foreign = {**node, "Name": "mine", "Endpoint": "unix:///mine.sock", "DriverOpts": None}
+    for other in ({**made, "Driver": "docker-container"}, {**made, "Nodes": [foreign]}):
+        path.write_text(json.dumps(other))
+        assert run_module("buildx_builder", gone).result["changed"] is False
+        assert json.loads(path.read_text()) == other
+    path.write_text(json.dumps({**made, "Nodes": [node, foreign]}))
+    assert run_module("buildx_builder", gone).result["changed"] is True
+    assert not path.exists()
+
+
+def test_there_is_nothing_of_a_user_who_is_no_more(options: dict[str, t.Any]) -> None:
+    """So that a machine can be cleaned whose users have gone."""
+    for name in ("pool", "pool-*"):
+        gone = {"name": name, "state": "absent", "user": "nobody-of-that-name", "cacert": options["cacert"]}
+        assert run_module("buildx_builder", gone).result["changed"] is False

@@ -100,3 +100,23 @@ def test_bad_input_is_refused(options: dict[str, t.Any], tmp_path: Path, wrong: 
     """Before anything is written."""
     assert why in run_module("earthly_config", {**options, **wrong}).message
     assert snapshot(tmp_path) == {}
+
+
+def test_a_link_to_a_file_of_ours_alone_is_emptied_and_not_cut(options: dict[str, t.Any], tmp_path: Path) -> None:
+    """What it leads to would keep the paths otherwise."""
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "dotfiles" / "earthly.yml").touch()
+    (tmp_path / ".earthly").mkdir()
+    (tmp_path / ".earthly" / "config.yml").symlink_to("../dotfiles/earthly.yml")
+    before = snapshot(tmp_path)
+    run_module("earthly_config", options)
+    run_module("earthly_config", {**options, "state": "absent"})
+    assert {path: what for path, what in snapshot(tmp_path).items() if "earthly" in path} == {
+        path: what for path, what in before.items() if "earthly" in path
+    }
+
+
+def test_there_is_nothing_of_a_user_who_is_no_more(options: dict[str, t.Any]) -> None:
+    """So that a machine can be cleaned whose users have gone."""
+    gone = run_module("earthly_config", {**options, "state": "absent", "user": "nobody-of-that-name"})
+    assert gone.result["changed"] is False

@@ -123,3 +123,15 @@ def test_relative_paths_are_refused() -> None:
         paths[broken] = "x.pem"
         with pytest.raises(ClientError, match=r"x\.pem is no absolute path"):
             earthly.settings("tcp://127.0.0.2:8372", *paths)
+
+
+@pytest.mark.parametrize("path", ["/home/jürgen 😀/ca.pem", '/a"b/c.pem', "/it's/ca.pem", "/back\\slash.pem", "/#x: y"])
+def test_any_path_is_found_again(path: str) -> None:
+    """What was written reads back as the path, is not written twice, and goes again."""
+    wanted = {"tlsca": path}
+    text = earthly.merge("git: {}\n", wanted)
+    assert yaml.safe_load(text) == {"git": {}, "global": wanted}
+    assert earthly.merge(text, wanted) == text
+    assert earthly.remove(text, wanted) == "git: {}\n"
+    quoted = path.replace("'", "''")
+    assert earthly.remove(f"global:\n  tlsca: '{quoted}' # mine\n", wanted) == ""
