@@ -23,6 +23,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,8 @@ _PACKAGES = (
 )
 _PROGRAMS = ("busybox", "runc")
 _ROOTLESS_PROGRAMS = ("fuse-overlayfs", "newgidmap", "newuidmap", "rootlesskit", "slirp4netns")
+# Debian has these setuid root; then they want CAP_SYS_ADMIN too, which no container of an ordinary user has.
+_CAPABILITIES = {"usr/bin/newgidmap": 1 << 6, "usr/bin/newuidmap": 1 << 7}
 _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 # What the entry point and people who look into a container use of busybox.
 _APPLETS = (
@@ -154,10 +157,10 @@ class Layer:
             self._directories.add(name)
             self._add(name, kind=tarfile.DIRTYPE, mode=mode, owner=owner)
 
-    def file(self, name: str, content: IO[bytes], *, size: int, mode: int) -> None:
-        """Add a file with its mode, the setuid bit included; it belongs to root."""
+    def file(self, name: str, content: IO[bytes], *, size: int, mode: int, capability: int = 0) -> None:
+        """Add a file, which belongs to root, with a set of file capabilities (capabilities(7))."""
         self.directory(os.path.dirname(name))
-        self._add(name, kind=tarfile.REGTYPE, mode=mode, size=size, content=content)
+        self._add(name, kind=tarfile.REGTYPE, mode=mode, size=size, content=content, capability=capability)
 
     def data(self, name: str, content: bytes, *, mode: int = 0o644) -> None:
         """Add a file whose content is given."""
@@ -177,9 +180,14 @@ class Layer:
         owner: int = 0,
         size: int = 0,
         target: str = "",
+        capability: int = 0,
         content: IO[bytes] | None = None,
     ) -> None:
         entry = tarfile.TarInfo(name)
+        if capability:
+            # struct vfs_cap_data of linux/capability.h, revision 2 with the effective bit: permitted and inheritable.
+            value = struct.pack("<5I", 0x02000001, capability, 0, 0, 0)
+            entry.pax_headers["SCHILY.xattr.security.capability"] = value.decode(errors="surrogateescape")
         entry.type, entry.mode, entry.size, entry.linkname = kind, mode, size, target
         entry.uid = entry.gid = owner
         self._tar.addfile(entry, content)
@@ -266,7 +274,7 @@ def runtime(programs: Sequence[str]) -> Path:
             with written(partial) as layer:
                 for file in sorted(path for path in tree.rglob("*") if path.is_file()):
                     with file.open("rb") as content:
-                        size, mode = file.stat().st_size, file.stat().st_mode & 0o7755
+                        size, mode = file.stat().st_size, file.stat().st_mode & 0o755
                         layer.file(str(file.relative_to(tree)), content, size=size, mode=mode)
             keep(partial, path.parent / f"runtime-{name}-{_digest(SUITE, _PACKAGES, wanted)}.tar")
     return path
@@ -285,7 +293,8 @@ def base_layer(flavour: Flavour, source: Path, target: Path) -> str:
         for entry in programs:
             content = programs.extractfile(entry)
             if content:
-                layer.file(entry.name, content, size=entry.size, mode=entry.mode)
+                capability = _CAPABILITIES.get(entry.name, 0)
+                layer.file(entry.name, content, size=entry.size, mode=entry.mode, capability=capability)
         for name in _APPLETS:
             layer.link(f"bin/{name}", "/usr/bin/busybox")
         for name, script in flavour.scripts.items():
@@ -350,7 +359,9 @@ def make(release: _cache.Archive, name: str) -> dict[str, str]:
         images = _cache.subdirectory("images")
         source = runtime(flavour.programs)
         scripts = sorted((target, script.read_bytes()) for target, script in flavour.scripts.items())
-        recipe = _digest(source.name, release.sha256, image, flavour.config, flavour.owned, scripts, _APPLETS, _TEXTS)
+        recipe = _digest(
+            source.name, release.sha256, image, flavour.config, flavour.owned, scripts, _APPLETS, _TEXTS, _CAPABILITIES
+        )
         path = images / f"{name}-{release.version}-{recipe}.tar"
         sha256 = kept(path)
         if not sha256:

@@ -80,6 +80,8 @@ _STARTED = (
     f"{_WANTS}/timers.target.wants/podman-auto-update.timer",
 )
 FLAVOURS = {"plain": (PACKAGES, _REMOVED), "engines": ((*PACKAGES, *_ENGINES), (*_REMOVED, *_STARTED))}
+# On a machine with cgroup v1 the hosts' cgroup v2 has no controllers, and Podman's limit of processes would fail.
+_PODMAN = ("etc/containers/containers.conf.d/50-no-controllers.conf", "[containers]\npids_limit = 0\n")
 _CHANGES = (
     'ENTRYPOINT ["/usr/local/sbin/host-entrypoint"]',
     'CMD ["systemd"]',
@@ -92,7 +94,8 @@ _MASKED = ("systemd-modules-load.service",)
 def image_name(flavour: str = "plain") -> str:
     """Return the image's name: its tag stands for all that decides its content."""
     packages, removed = FLAVOURS[flavour]
-    content = repr((SUITE, _apt.architecture(), packages, removed, _CHANGES, _MASKED)).encode()
+    parts = (SUITE, _apt.architecture(), packages, removed, _CHANGES, _MASKED)
+    content = repr(parts if flavour == "plain" else (*parts, _PODMAN)).encode()
     return f"{REPOSITORY}:{hashlib.sha256(content + ENTRYPOINT.read_bytes()).hexdigest()[:12]}"
 
 
@@ -127,6 +130,10 @@ def furnish(root: _debroot.Root, flavour: str) -> None:
     units = root.path / "etc/systemd/system"
     for unit in _MASKED:
         (units / unit).symlink_to("/dev/null")
+    if flavour == "engines":
+        settings = root.path / _PODMAN[0]
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(_PODMAN[1])
     target = root.path / "usr/local/sbin/host-entrypoint"
     target.write_bytes(ENTRYPOINT.read_bytes())
     target.chmod(0o755)
