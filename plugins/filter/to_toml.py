@@ -20,6 +20,9 @@ options:
     required: true
 author:
   - The buildfarm.buildkit authors (@buildfarm)
+seealso:
+  - plugin: buildfarm.buildkit.buildkitd_toml
+    plugin_type: filter
 """
 
 EXAMPLES = r"""
@@ -38,41 +41,7 @@ _value:
 
 import typing as t
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import TOMLI_W, MissingLibraryError, require
-
-
-def _plain(value: t.Any, path: str) -> t.Any:
-    """The value in plain Python types, keys sorted; Ansible's own types carry tags that a TOML library may not know."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, t.Mapping):
-        return {str(key): _plain(value[key], f"{path}.{key}".lstrip(".")) for key in sorted(value, key=str)}
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, t.Iterable):
-        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    raise AnsibleFilterError(f"Rendering TOML failed: {path or 'the value'} is {value!r}, which TOML cannot express.")
-
-
-def to_toml(value: t.Any) -> str:
-    """The value as TOML 1.0.
-
-    :raises AnsibleFilterError: where it is no dictionary or holds what TOML cannot express, or tomli-w is missing.
-    """
-    try:
-        require(TOMLI_W)
-    except MissingLibraryError as error:
-        raise AnsibleFilterError(str(error)) from error
-    import tomli_w
-
-    if not isinstance(value, t.Mapping):
-        raise AnsibleFilterError(f"Rendering TOML failed: a dictionary is needed, not {type(value).__name__}.")
-    return tomli_w.dumps(_plain(value, ""))
+from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._toml import render
 
 
 class FilterModule:
@@ -80,4 +49,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function, as Ansible wants it."""
-        return {"to_toml": to_toml}
+        return {"to_toml": render}

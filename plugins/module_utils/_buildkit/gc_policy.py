@@ -40,11 +40,16 @@ def _read_rule(rule: Mapping[str, Any], option: str) -> GCPolicy:
         all=bool(rule.get("all")),
         filters=list(rule.get("filters") or []),
         keep_duration=units.parse_seconds(str(rule.get("keep_duration") or "0"), f"{option}.keep_duration"),
-        **{name: _read_size(str(rule.get(name) or "0"), f"{option}.{name}") for name in _SIZES},
+        **{name: read_size(str(rule.get(name) or "0"), f"{option}.{name}") for name in _SIZES},
     )
 
 
-def _read_size(text: str, option: str) -> int:
+def read_size(text: str, option: str) -> int:
+    """Read a size as buildkitd reads those of its configuration, without a percentage.
+
+    :param option: where the text comes from, for the message
+    :raises InputError: no size
+    """
     match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:(?<=[kmgtp])i)?b?", text.strip().lower())
     if match is None:
         raise InputError(

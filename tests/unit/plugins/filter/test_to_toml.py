@@ -12,7 +12,7 @@ import pytest
 import tomllib
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.buildfarm.buildkit.plugins.filter.to_toml import to_toml
+from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._toml import render as to_toml
 
 CONFIG = {
     "root": "/var/lib/buildkit",
