@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import cache
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module, snapshot
 
 
@@ -27,19 +27,29 @@ def root(tmp_path: Path) -> Path:
     return directory
 
 
-def test_a_cache_is_emptied_and_its_directory_stays(root: Path) -> None:
+def test_a_cache_is_emptied_and_goes_with_its_directory(root: Path) -> None:
     """Predicted without a trace, done, and not again; what a link points to is left alone."""
     before = snapshot(root)
     predicted = run_module("buildkitd_cache", {"path": str(root)}, check=True)
+    kept = run_module("buildkitd_cache", {"path": str(root), "purge": False})
     assert snapshot(root) == before
+    assert kept.result == {"changed": False, "removed": [], "ended": [], "unmounted": []}
     done = run_module("buildkitd_cache", {"path": str(root)})
     for outcome in (predicted, done):
-        names = [".hidden", "buildkitd.lock", "cache.db", "link", "runc-overlayfs"]
-        assert outcome.result == {"changed": True, "removed": [str(root / name) for name in names]}
-    assert snapshot(root) == {}
+        names = [".hidden", "buildkitd.lock", "cache.db", "link", "runc-overlayfs", ""]
+        assert outcome.result["changed"]
+        assert outcome.result["removed"] == [str(root / name) for name in names]
+    assert not root.exists()
     assert (root.parent / "beside" / "file").exists()
-    for path in (root, root / "none"):
-        assert run_module("buildkitd_cache", {"path": str(path)}).result == {"changed": False, "removed": []}
+    assert run_module("buildkitd_cache", {"path": str(root)}).result == kept.result
+
+
+def test_a_link_to_the_cache_stays(root: Path) -> None:
+    """Somebody put the cache on another disk, and the next daemon shall find it there."""
+    link = root.parent / "var"
+    link.symlink_to(root)
+    assert run_module("buildkitd_cache", {"path": str(link)}).result["changed"]
+    assert list(link.iterdir()) == []
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -62,31 +72,20 @@ def test_an_interrupted_run_can_be_repeated(root: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(cache.shutil, "rmtree", fail)
     with pytest.raises(OSError, match="busy"):
-        cache.empty(str(root))
+        cache.purge(str(root))
     cache.check(str(root))
     monkeypatch.undo()
-    cache.empty(str(root))
-    assert snapshot(root) == {}
+    cache.purge(str(root))
+    assert not root.exists()
 
 
-def test_mounts_are_found_the_last_one_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the directory alone, with the escapes of the kernel."""
-    root = tmp_path / "my root"
-    points = [root, root / "a", root / "a" / "b", Path(f"{root}beside"), tmp_path]
-    table = tmp_path / "mountinfo"
-    escaped = [str(point).replace(" ", "\\040") for point in points]
-    table.write_text("".join(f"36 35 98:0 / {point} rw,noatime - ext4 /dev/root rw\n" for point in escaped))
-    real = open
-    monkeypatch.setattr(
-        "builtins.open", lambda path, *a, **k: real(table, *a, **k) if "mountinfo" in path else real(path)
-    )
-    assert cache.mounts_below(str(root)) == [f"{root}/a/b", f"{root}/a"]
-
-
-def test_what_cannot_be_unmounted_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is removed below a file system that is still in use."""
+def test_a_daemon_that_runs_is_left_alone(root: Path) -> None:
+    """It holds the lock; in check mode it is not in the way, because it would have been stopped."""
     before = snapshot(root)
-    monkeypatch.setattr(cache, "mounts_below", lambda directory: [f"{directory}/runc-overlayfs"])
-    with pytest.raises(HostError, match=r"left .*/runc-overlayfs mounted, and umount says: .*not mounted"):
-        cache.empty(str(root))
+    with open(root / "buildkitd.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for purge in (True, False):
+            outcome = run_module("buildkitd_cache", {"path": str(root), "purge": purge})
+            assert "A daemon still runs with the build cache" in outcome.message
+        assert run_module("buildkitd_cache", {"path": str(root)}, check=True).result["changed"]
     assert snapshot(root) == before
