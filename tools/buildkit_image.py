@@ -187,7 +187,7 @@ class Layer:
         if capability:
             # struct vfs_cap_data of linux/capability.h, revision 2 with the effective bit: permitted and inheritable.
             value = struct.pack("<5I", 0x02000001, capability, 0, 0, 0)
-            entry.pax_headers["SCHILY.xattr.security.capability"] = value.decode(errors="surrogateescape")
+            entry.pax_headers = {"SCHILY.xattr.security.capability": value.decode(errors="surrogateescape")}
         entry.type, entry.mode, entry.size, entry.linkname = kind, mode, size, target
         entry.uid = entry.gid = owner
         self._tar.addfile(entry, content)
