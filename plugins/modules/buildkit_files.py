@@ -14,7 +14,7 @@ version_added: 1.0.0
 description:
   - Does for a set of files what M(ansible.builtin.copy) does for one, in the time of one. Each file is exchanged in one
     rename, and none is written before all of them have been looked at.
-  - It is for configuration, not for secrets. Its diff shows the texts.
+  - Its diff shows the texts of O(files), and of O(secrets) only that they differ.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
 attributes:
@@ -35,6 +35,13 @@ options:
       - The directory of a file must exist, or be one of O(directories).
     type: dict
     default: {}
+  secrets:
+    description:
+      - Path and content of each file that may hold a secret. Only its owner can read it, and neither the diff nor
+        RV(sha256) tells of its content.
+    type: dict
+    default: {}
+    version_added: 1.1.0
   absent:
     description: Files, links and directories with all that is in them, to remove.
     type: list
@@ -77,12 +84,13 @@ removed:
   elements: str
   sample: [/etc/buildkit/tls/key.pem]
 sha256:
-  description: The SHA-256 of what each file is to hold, by its path.
+  description: The SHA-256 of what each file of O(files) is to hold, by its path.
   returned: always
   type: dict
   sample: {/etc/buildkit/buildkitd.toml: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -101,6 +109,13 @@ def _mode_differs(path: str, mode: int) -> bool:
     return stat.S_IMODE(os.stat(path).st_mode) != mode
 
 
+def _shown(content: t.Optional[bytes], secret: bool) -> str:
+    """A file in the diff."""
+    if content is None:
+        return ""
+    return "(a text that is not shown)\n" if secret else content.decode("utf-8", "replace")
+
+
 def _check(directories: t.Mapping[str, str], files: t.Mapping[str, t.Mapping[str, str]]) -> None:
     """Refuses what could not be written, before anything is. Raises ValueError."""
     for path, mode in [*directories.items(), *((path, wish["mode"]) for path, wish in files.items())]:
@@ -115,11 +130,18 @@ def _check(directories: t.Mapping[str, str], files: t.Mapping[str, t.Mapping[str
             raise ValueError(f"there is no directory {os.path.dirname(path)}")
 
 
+def _leftovers(path: str) -> t.List[str]:
+    """What a run that was killed left beside a file, by the names that this collection gives what it is writing."""
+    directory, name = os.path.split(glob.escape(path))
+    patterns = (f".{name}.*.tmp", f".{name}.tmp", f"{name}.*.new")
+    return sorted(found for pattern in patterns for found in glob.glob(os.path.join(directory, pattern)))
+
+
 def _remove(params: t.Mapping[str, t.Any], *, dry_run: bool) -> t.List[str]:
     """Removes, or only names, what is to be absent and the directories that are empty then."""
-    removed = []
-    for path in params["absent"]:
-        if os.path.lexists(path):
+    removed: t.List[str] = []
+    for path in (one for named in params["absent"] for one in (named, *_leftovers(named))):
+        if os.path.lexists(path) and path not in removed:
             removed.append(path)
             if not dry_run:
                 if os.path.isdir(path) and not os.path.islink(path):
@@ -140,12 +162,15 @@ def main() -> None:
         argument_spec={
             "directories": {"type": "dict", "default": {}},
             "files": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "absent": {"type": "list", "elements": "path", "default": []},
             "empty_directories": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
-    directories, files = module.params["directories"], module.params["files"]
+    directories, secrets = module.params["directories"], module.params["secrets"]
+    private = {path: {"content": content, "mode": "0600"} for path, content in secrets.items()}
+    files = {**module.params["files"], **private}
     written: t.List[str] = []
     diff = []
     try:
@@ -165,8 +190,8 @@ def main() -> None:
                 {
                     "before_header": path,
                     "after_header": path,
-                    "before": (before or b"").decode("utf-8", "replace"),
-                    "after": wish["content"],
+                    "before": _shown(before, path in secrets),
+                    "after": _shown(after, path in secrets) + ("(another one)\n" if path in secrets else ""),
                 }
             )
             if not module.check_mode:
@@ -180,7 +205,11 @@ def main() -> None:
         changed=bool(written or removed),
         written=written,
         removed=removed,
-        sha256={path: hashlib.sha256(wish["content"].encode()).hexdigest() for path, wish in files.items()},
+        sha256={
+            path: hashlib.sha256(wish["content"].encode()).hexdigest()
+            for path, wish in files.items()
+            if path not in secrets
+        },
         diff=diff,
     )
 

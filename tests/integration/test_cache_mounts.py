@@ -117,13 +117,13 @@ def test_a_cache_with_a_file_system_of_its_own_keeps_the_directory(root: Path) -
     assert points(root) == [str(root)]
 
 
-def test_what_a_killed_daemon_left_is_ended_and_unmounted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_a_killed_daemon_left_is_ended_and_unmounted(root: Path) -> None:
     """A step in the file system that was mounted for it, a network namespace, a snapshot that was being read."""
     rootfs, namespace = step_file_system(root), root / "net" / "cni" / "one"
     namespace.parent.mkdir(parents=True)
     namespace.touch()
     mount("--bind", "/proc/self/ns/net", namespace)
-    reading = tmp_path_factory.mktemp("temporary") / "buildkit-mount1"
+    reading = root.parent / "buildkit-mount1"
     reading.mkdir()
     mount("--bind", root / "snapshots" / "lower", reading)
     with step(root) as process:

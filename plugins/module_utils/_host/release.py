@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 import typing as t
 import zlib
 
@@ -25,6 +27,9 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 
 # The programs that are put into PATH; the emulators and CNI plugins of a release are found beside buildkitd.
 LINKED_PROGRAMS = ("buildctl", "buildkitd", "buildkit-runc")
+
+# Where the role buildkitd puts an archive of the controller for a moment; here a killed run leaves it.
+INCOMING = ".incoming"
 
 # One release, also one of a candidate or of a distribution; safe as the name of a directory.
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+([-+~.][0-9A-Za-z.+~-]*)?")
@@ -178,6 +183,7 @@ def unpack(source: t.BinaryIO, sha256: str, install_dir: str, version: str) -> N
     A new version appears complete or not at all; one from another archive is not installed until it is complete.
     """
     os.makedirs(install_dir, mode=0o755, exist_ok=True)
+    _clear_staging(install_dir)
     staging = tempfile.mkdtemp(prefix=f".{version}.", dir=install_dir)
     try:
         os.makedirs(os.path.join(staging, "bin"))
@@ -198,6 +204,19 @@ def unpack(source: t.BinaryIO, sha256: str, install_dir: str, version: str) -> N
             os.rename(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _clear_staging(install_dir: str) -> None:
+    """Removes what killed runs left; one that is being written is younger than an hour."""
+    for entry in os.listdir(install_dir):
+        path = os.path.join(install_dir, entry)
+        if (
+            entry.startswith(".")
+            and entry != INCOMING
+            and _is_ours(path)
+            and os.stat(path).st_mtime < time.time() - 3600
+        ):
+            shutil.rmtree(path)
 
 
 def _replace_programs(target: str, staging: str) -> None:
@@ -258,6 +277,11 @@ def remove(install_dir: str, bin_dir: str, *, dry_run: bool) -> t.List[str]:
             gone.append(link)
             if not dry_run:
                 os.unlink(link)
+        for leftover in sorted(glob.glob(f"{glob.escape(link)}.*.new")):
+            if os.path.islink(leftover) and os.readlink(leftover) == _link_target(install_dir, program):
+                gone.append(leftover)
+                if not dry_run:
+                    os.unlink(leftover)
     entries = sorted(os.listdir(install_dir)) if os.path.isdir(install_dir) else []
     ours = [entry for entry in entries if _is_ours(os.path.join(install_dir, entry))]
     for path in (os.path.join(install_dir, entry) for entry in ours):
@@ -277,5 +301,5 @@ def _is_ours(path: str) -> bool:
     if os.path.islink(path):
         return name == "current" or name.startswith("current.")
     if name.startswith("."):
-        return os.path.isdir(path) and bool(_VERSION.match(name[1:]))
+        return os.path.isdir(path) and (name == INCOMING or bool(_VERSION.match(name[1:])))
     return os.path.isdir(os.path.join(path, "bin")) and bool(_VERSION.fullmatch(name))

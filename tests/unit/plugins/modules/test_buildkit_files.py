@@ -58,6 +58,17 @@ def test_removal(tmp_path: Path) -> None:
     assert run_module("buildkit_files", gone).result["changed"] is False
 
 
+def test_what_killed_runs_left_beside_a_file_goes_with_it(tmp_path: Path) -> None:
+    """By the names that the collection gives what it is writing, and no others."""
+    theirs = {"ours.tmp", ".other.0123.tmp", "ours.new.d"}
+    for name in {"ours", ".ours.0123456789abcdef.tmp", ".ours.tmp", "ours.4711.new"} | theirs:
+        (tmp_path / name).touch()
+    gone = {"absent": [f"{tmp_path}/ours"]}
+    for check in (True, False):
+        assert len(run_module("buildkit_files", gone, check=check).result["removed"]) == 4
+    assert set(snapshot(tmp_path)) == theirs
+
+
 @pytest.mark.parametrize(
     ("path", "mode", "why"),
     [

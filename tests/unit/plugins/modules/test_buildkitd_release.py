@@ -445,6 +445,20 @@ def test_absent_removes_every_version_and_our_links(run: Run, make: t.Callable[.
         assert run(check=check).result["changed"] is False
 
 
+def test_what_killed_runs_left_goes(run: Run, make: t.Callable[..., Archive], host: Path) -> None:
+    """A half version goes with the next installation, once nobody can be writing it; all of it with the removal."""
+    run(make("1.0.0"))
+    for name in (".0.9.0.abcd", ".1.1.0.abcd", ".incoming", ".theirs"):
+        (host / "lib" / name / "bin").mkdir(parents=True)
+    os.utime(host / "lib" / ".0.9.0.abcd", (0, 0))
+    (host / "bin" / "buildctl.4711.new").symlink_to(f"{host}/lib/current/bin/buildctl")
+    run(make("1.1.0"))
+    assert sorted(os.listdir(host / "lib")) == [".1.1.0.abcd", ".incoming", ".theirs", "1.0.0", "1.1.0", "current"]
+    assert run().result["changed"]
+    assert os.listdir(host / "lib") == [".theirs"]
+    assert os.listdir(host / "bin") == []
+
+
 def test_absent_leaves_what_else_is_in_the_install_directory(
     run: Run, make: t.Callable[..., Archive], host: Path
 ) -> None:
