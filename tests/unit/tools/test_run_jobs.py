@@ -1,0 +1,114 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How jobs run side by side, and what is seen of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# A job writes when it begins and ends into the file "times"; its name says how it ends.
+COMMAND = """#!/bin/sh
+cd "$(dirname "$0")"
+echo "$1 begins" >>times
+echo "words of $1"
+case $1 in
+  slow*) sleep 0.5 ;;
+  endless*) echo $$ >pid; trap 'echo "$1 cleans up" >>times; exit 1' INT; sleep 60 & wait $! ;;
+  bad*) exit 3 ;;
+esac
+echo "$1 ends" >>times
+"""
+
+
+def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
+    """Start the tool with these jobs."""
+    import run_jobs
+
+    command = directory / "command"
+    command.write_text(COMMAND)
+    command.chmod(0o755)
+    return subprocess.Popen(
+        [sys.executable, run_jobs.__file__, str(directory / "logs"), str(command), *jobs],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code, output and errors."""
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def times(directory: Path) -> list[str]:
+    """What the jobs noted, in its order."""
+    return (directory / "times").read_text().splitlines()
+
+
+def test_two_jobs_run_at_once_and_no_third(tmp_path: Path) -> None:
+    """The third begins when the first of the two has ended; the exit code is 0, the results are in the order given."""
+    code, output, errors = finish(start(tmp_path, "slow-one", "two", "slow-three"))
+    assert (code, errors) == (0, "")
+    assert times(tmp_path).index("slow-three begins") > times(tmp_path).index("two ends")
+    assert times(tmp_path).index("slow-three begins") < times(tmp_path).index("slow-one ends")
+    assert [line.split(" (")[0] for line in output.splitlines()[-3:]] == ["slow one: ok", "two: ok", "slow three: ok"]
+
+
+def test_the_output_of_each_is_shown_whole_and_kept(tmp_path: Path) -> None:
+    """Below its name, followed by its result."""
+    _code, output, _errors = finish(start(tmp_path, "slow", "two"))
+    assert "==> two\nwords of two\ntwo: ok (" in output
+    assert (tmp_path / "logs" / "two.log").read_text() == "words of two\n"
+
+
+def test_one_failure_fails_all_and_stops_only_what_waits_for_it(tmp_path: Path) -> None:
+    """What waits for a failed job is not run, nor what waits for that; the rest is."""
+    code, output, errors = finish(start(tmp_path, "bad", "waiting@bad", "next@waiting", "good"))
+    assert code == 1
+    assert times(tmp_path) in (["bad begins", "good begins", "good ends"], ["good begins", "good ends", "bad begins"])
+    results = output.splitlines()[-4:]
+    assert [line.split(" (")[0] for line in results] == [
+        "bad: FAILED",
+        "waiting: not run, since bad failed",
+        "next: not run, since waiting failed",
+        "good: ok",
+    ]
+    assert "bad, waiting, next failed" in errors
+    assert "Traceback" not in errors
+
+
+def test_what_waits_begins_after_what_it_waits_for(tmp_path: Path) -> None:
+    """Even when a lane is free meanwhile; others use the lane."""
+    code, _output, _errors = finish(start(tmp_path, "slow-bed", "real@slow-bed", "light"))
+    assert code == 0
+    assert times(tmp_path).index("real begins") > times(tmp_path).index("slow-bed ends")
+    assert times(tmp_path).index("light begins") < times(tmp_path).index("slow-bed ends")
+
+
+def test_an_unknown_first_job_is_refused(tmp_path: Path) -> None:
+    """A job that would wait for ever."""
+    code, _output, errors = finish(start(tmp_path, "real@bed"))
+    assert code == 1
+    assert "real waits for bed, which must stand before it" in errors
+
+
+def test_an_end_from_outside_ends_the_jobs(tmp_path: Path) -> None:
+    """They get the signal of Ctrl-C, so that they clean up, and none is left."""
+    process = start(tmp_path, "endless")
+    pid = tmp_path / "pid"
+    deadline = time.monotonic() + 30
+    while not pid.exists() or not pid.read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code, _output, errors = finish(process)
+    assert code == 130
+    assert "interrupted" in errors
+    assert times(tmp_path) == ["endless begins", "endless cleans up"]
+    assert not os.path.exists(f"/proc/{pid.read_text().strip()}")
