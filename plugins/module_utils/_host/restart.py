@@ -1,0 +1,289 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restarts a daemon in a moment in which it builds nothing, or, when none comes in time, as the policy says.
+
+The moment is found on the daemon's own host, and the signal follows its answer at once (about a millisecond). A client
+that has just connected has not sent its build yet, so nobody may have connected within the last second either. From
+v0.14 on SIGTERM lets accepted builds end; before, it kills them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+import typing as t
+from dataclasses import dataclass, field
+
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
+# Each for what else there is to say, in :attr:`Outcome.how`.
+IDLE, DOWN, SKIPPED = "idle", "down", "skipped"
+
+SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
+_POLL = 0.02  # seconds
+_SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
+_SESSIONS = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
+_STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
+_FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
+_ESTABLISHED = "01"  # include/net/tcp_states.h
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How to restart.
+
+    :param socket: the daemon's unix socket, as the daemon sees it
+    :param port: its TCP port; 0 if it has none
+    :param policy: what to do at the limit: GRACEFUL, SKIP or NOW; empty for the best that the daemon allows
+    :param limit: how long to wait for a moment in which nothing runs, in seconds
+    :param waited: how long was waited before, in seconds
+    :param stop_timeout: how long accepted builds may take to end after SIGTERM, in seconds
+    :param command: what starts the daemon again; empty if the caller does
+    """
+
+    socket: str
+    port: int = 0
+    policy: str = ""
+    limit: float = 600.0
+    waited: float = 0.0
+    stop_timeout: float = 600.0
+    command: t.Sequence[str] = ()
+
+
+@dataclass
+class Outcome:
+    """What became of it.
+
+    :param how: IDLE, DOWN, SKIPPED, or the policy GRACEFUL or NOW
+    :param builds: what ran last, by name
+    :param problem: why the daemon could not be asked; empty if it could
+    :param waited: seconds until the decision
+    :param stopped: seconds until it had ended
+    """
+
+    how: str
+    policy: str
+    version: str = ""
+    builds: t.List[str] = field(default_factory=list)
+    problem: str = ""
+    waited: float = 0.0
+    stopped: float = 0.0
+    killed: bool = False
+
+    @property
+    def restarted(self) -> bool:
+        """Whether it was, or in check mode would be, restarted."""
+        return self.how != SKIPPED
+
+    @property
+    def message(self) -> str:
+        """The same as a sentence."""
+        number = len(self.builds)
+        ran = self.problem or f"{number} {'build' if number == 1 else 'builds'} still ran"
+        after = f"after {self.waited:.0f} s"
+        if self.how == DOWN:
+            return "It did not run."
+        if self.how == IDLE:
+            forced = " Idle clients held it up, and were cut off." if self.killed else ""
+            return f"No build ran; waited {self.waited:.0f} s for that.{forced}"
+        if self.how == SKIPPED:
+            return (
+                f"NOT restarted: {ran} {after}, and the policy is skip. It goes on as it was; what it is to be "
+                f"restarted for is in place, and the next run tries again."
+            )
+        if self.how == GRACEFUL:
+            end = "what then ran was killed" if self.killed else "they ended on the old process"
+            return f"{ran} {after}; {end}, in {self.stopped:.0f} s more."
+        return f"{ran} {after}; killed with all that it ran."
+
+
+def parse_version(text: str) -> t.Optional[t.Tuple[int, int]]:
+    """Major and minor number of a version; None if it names none, as v0.0.0+unknown does not."""
+    match = re.match(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})", text)
+    if match is None or match.groups() == ("0", "0", "0"):
+        return None
+    return int(match.group(1)), int(match.group(2))
+
+
+def ends_builds(version: str) -> bool:
+    """Whether SIGTERM lets the builds of this version end. What is unknown is held to be old."""
+    found = parse_version(version)
+    return found is not None and found >= (0, 14)
+
+
+def version_of(daemon: proc.ProcessIdentity, socket: str) -> str:
+    """The version of a running daemon, by the directory it was installed into, else by what it says; or empty."""
+    parts = daemon.executable.split("/")
+    if len(parts) > 3 and parts[-2] == "bin" and parse_version(parts[-3]):
+        return parts[-3]
+    try:
+        return ask.version(daemon.pid, socket)
+    except HostError:
+        return ""
+
+
+def connections(pid: int, port: int) -> t.Set[str]:
+    """The TCP connections that a process's network namespace has on a port, by the number of their inode.
+
+    One that is not yet accepted has the number 0.
+    """
+    found = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as lines:
+                rows = [line.split() for line in lines.readlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            if row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == port:
+                found.add(row[9])
+    return found
+
+
+class _Watch:
+    """Looks at one daemon until nothing runs."""
+
+    def __init__(self, daemon: proc.ProcessIdentity, wish: Wish) -> None:
+        self._daemon = daemon
+        self._wish = wish
+        self._since: t.Dict[str, float] = {}
+        self.builds: t.List[str] = []
+        self.problem = ""
+
+    def idle(self) -> bool:
+        """Whether this is the moment. The question is the last thing that is done."""
+        now = time.monotonic()
+        present = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
+        self._since = {one: self._since.get(one, now) for one in present if one != "0"}
+        settled = "0" not in present and all(now - since >= SETTLED for since in self._since.values())
+        try:
+            self.builds = ask.builds(self._daemon.pid, self._wish.socket)
+            self.problem = ""
+        except HostError as error:
+            self.problem = str(error)
+        return settled and not self.builds and not self.problem
+
+    def wait(self) -> bool:
+        """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
+        began = answered = time.monotonic()
+        while not self.idle():
+            now = time.monotonic()
+            if not self.problem:
+                answered = now
+            if proc.identify(self._daemon.pid) != self._daemon:
+                return True  # it ended by itself
+            if now - began >= self._wish.limit or now - answered >= _SILENT:
+                return False
+            time.sleep(min(_POLL, max(0.0, began + self._wish.limit - now)))
+        return True
+
+
+def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: bool = False) -> Outcome:
+    """What to do, after waiting for it. Raises HostError for a policy that this daemon does not allow."""
+    if daemon is None:
+        return Outcome(how=DOWN, policy=wish.policy)
+    version = version_of(daemon, wish.socket)
+    if wish.policy == GRACEFUL and not ends_builds(version):
+        raise HostError(
+            f"The policy graceful was refused: BuildKit {version or 'of unknown version'} kills its builds at SIGTERM, "
+            f"which from v0.14 on ends them. Leave the policy out, or choose skip or now."
+        )
+    policy = wish.policy or (GRACEFUL if ends_builds(version) else SKIP)
+    watch, began = _Watch(daemon, wish), time.monotonic()
+    came = watch.idle() if look_once else watch.wait()
+    if look_once and not watch.builds and not watch.problem:
+        came = True
+    outcome = Outcome(
+        how=IDLE if came else SKIPPED if policy == SKIP else policy,
+        policy=policy,
+        version=version,
+        builds=watch.builds,
+        problem=watch.problem,
+        waited=wish.waited + time.monotonic() - began,
+    )
+    if not look_once and outcome.restarted:
+        _stop(daemon, wish, outcome)
+    return outcome
+
+
+def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome) -> None:
+    """End the daemon, as was decided."""
+    began = time.monotonic()
+    if outcome.how == NOW:
+        process.kill_tree(daemon)
+        return
+    _signal(daemon, signal.SIGTERM)
+    # A stream that a client holds open keeps the daemon from ending, whether it builds or not.
+    in_time = outcome.how != IDLE or _ended(daemon, min(_SESSIONS, wish.stop_timeout))
+    if not in_time and not proc.descendants(daemon.pid):
+        outcome.killed = True
+        for _more in range(_FORCED):
+            _signal(daemon, signal.SIGTERM)
+            time.sleep(_POLL)  # two of the same that wait at the same time are one
+    if not _ended(daemon, began + wish.stop_timeout - time.monotonic()):
+        outcome.killed = True
+        process.kill_tree(daemon)
+    outcome.stopped = time.monotonic() - began
+
+
+def _signal(daemon: proc.ProcessIdentity, number: signal.Signals) -> None:
+    if proc.identify(daemon.pid) == daemon:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon.pid, number)
+
+
+def _ended(daemon: proc.ProcessIdentity, timeout: float) -> bool:
+    """Whether it ends within so many seconds."""
+    deadline = time.monotonic() + timeout
+    while proc.identify(daemon.pid) == daemon:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def start(command: t.Sequence[str], unit: str = "") -> None:
+    """Start the daemon again. Raises HostError with the end of the unit's log when it does not."""
+    try:
+        done = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_STARTED,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        said = done.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    raise HostError(f"Starting buildkitd with `{' '.join(command)}` failed: {said}{_log(unit)}")
+
+
+def _log(unit: str) -> str:
+    """The last lines of a unit's log."""
+    if not unit:
+        return ""
+    try:
+        done = subprocess.run(
+            ["journalctl", "--unit", unit, "--lines", "8", "--output", "cat", "--no-pager"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"\nThe end of its log:\n{done.stdout.strip()}"
