@@ -151,3 +151,14 @@ def test_a_changed_entrypoint_changes_the_image(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(host_image, "ENTRYPOINT", tmp_path / "entrypoint")
     (tmp_path / "entrypoint").write_text("#!/bin/sh\n")
     assert host_image.image_name() != before
+
+
+def test_a_host_without_engines_stays_small() -> None:
+    """Docker and Podman are in one flavour only, which is another image and starts neither at boot."""
+    import host_image
+
+    names = {flavour: host_image.image_name(flavour) for flavour in host_image.FLAVOURS}
+    assert host_image.image_name() == names["plain"] != names["engines"]
+    plain, engines = (set(host_image.FLAVOURS[name][0]) for name in ("plain", "engines"))
+    assert {"docker.io", "podman"} <= engines - plain
+    assert "etc/systemd/system/multi-user.target.wants/docker.service" in host_image.FLAVOURS["engines"][1]
