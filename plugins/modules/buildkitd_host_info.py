@@ -53,6 +53,23 @@ options:
     description: The pid file of a daemon that runs without an init system. Empty when there is none to look for.
     type: path
     default: ""
+  root:
+    description: The directory of the build cache, whether or not it is there yet. Empty when that does not matter.
+    type: path
+    default: ""
+    version_added: 1.1.0
+  network:
+    description: The network of build steps, as the role buildkitd has it. With V(bridge) it is tried whether this
+      host can give them one of their own.
+    type: str
+    choices: [host, bridge]
+    default: host
+    version_added: 1.1.0
+  network_subnet:
+    description: The addresses of build steps in a network of their own.
+    type: str
+    default: 10.10.0.0/16
+    version_added: 1.1.0
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -149,11 +166,46 @@ python:
   returned: always
   type: str
   sample: /usr/bin/python3
+disk_size:
+  description:
+    - Bytes of the file system that holds O(root), or will. V(0) without O(root).
+    - Where the directory is not there yet, its nearest parent that is there tells.
+  returned: always
+  type: int
+  sample: 536870912000
+  version_added: 1.1.0
 process:
   description: Process number of the daemon that O(pid_file) names, when that very process runs.
   returned: always
   type: int
   sample: 4711
+network_obstacles:
+  description: Why build steps cannot have a network of their own here. Empty with O(network=host).
+  returned: always
+  type: list
+  elements: str
+  sample: []
+  version_added: 1.1.0
+cni_plugins:
+  description: Where the CNI plugins for such a network are, of the wanted version or of the host. Empty when there are
+    none.
+  returned: always
+  type: str
+  sample: /usr/lib/cni
+  version_added: 1.1.0
+host_cni_plugins:
+  description: Where the host's own CNI plugins are. Empty when there are none.
+  returned: always
+  type: str
+  sample: /usr/lib/cni
+  version_added: 1.1.0
+other_units:
+  description: State of C(buildkit-prune.timer) and C(buildkit.slice), likewise.
+  returned: always
+  type: dict
+  sample:
+    buildkit-prune.timer: {LoadState: loaded, ActiveState: active, SubState: waiting, UnitFileState: enabled}
+  version_added: 1.1.0
 """
 
 import os
@@ -170,7 +222,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     MissingLibraryError,
     require,
 )
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process, release, systemd
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import network, proc, process, release, systemd
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 
@@ -223,6 +275,22 @@ def _runc(params: t.Mapping[str, t.Any]) -> str:
     return shutil.which("buildkit-runc", path=path) or shutil.which("runc", path=path) or ""
 
 
+def _disk_size(root: str) -> int:
+    """Bytes of the file system of a directory, or of the nearest parent that is there (statvfs(3))."""
+    if not root:
+        return 0
+    path = os.path.realpath(root)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_frsize * found.f_blocks
+
+
+def _bundled_plugins(params: t.Mapping[str, t.Any]) -> str:
+    programs = os.path.join(params["install_dir"], params["version"], "bin")
+    return programs if network.bundled(programs) else ""
+
+
 def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.List[str]:
     """Why a program cannot be linked."""
     try:
@@ -243,6 +311,9 @@ def main() -> None:
             "bin_dir": {"type": "path", "default": "/usr/local/bin"},
             "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
             "pid_file": {"type": "path", "default": ""},
+            "network": {"type": "str", "choices": ["host", "bridge"], "default": "host"},
+            "network_subnet": {"type": "str", "default": "10.10.0.0/16"},
+            "root": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -251,8 +322,10 @@ def main() -> None:
     try:
         daemon = process.running(params["pid_file"]) if params["pid_file"] else None
         foreign_listeners = _foreign_listeners(params)
+        network_obstacles = network.obstacles(params["network_subnet"]) if params["network"] == "bridge" else []
     except HostError as error:
         module.fail_json(msg=str(error))
+    host_plugins = network.plugin_directory()
     module.exit_json(
         changed=False,
         platform=release.PLATFORMS.get(platform.machine(), "") if platform.system() == "Linux" else "",
@@ -271,7 +344,12 @@ def main() -> None:
         cryptography=_cryptography_version(),
         proof_obstacle=_proof_obstacle(),
         python=sys.executable,
+        disk_size=_disk_size(params["root"]),
         process=daemon.pid if daemon else 0,
+        network_obstacles=network_obstacles,
+        cni_plugins=_bundled_plugins(params) or host_plugins,
+        host_cni_plugins=host_plugins,
+        other_units={unit: systemd.show(unit) for unit in ("buildkit-prune.timer", "buildkit.slice")},
     )
 
 

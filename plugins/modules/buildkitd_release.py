@@ -82,6 +82,13 @@ bundled_runc:
   returned: always
   type: bool
   sample: true
+bundled_cni:
+  description: Whether a local archive that is to be installed has the CNI plugins of build steps. Null when that was
+    not looked at.
+  returned: always
+  type: bool
+  sample: true
+  version_added: 1.1.0
 previous_version:
   description: The version that was in use before. Empty when none was.
   returned: always
@@ -97,7 +104,7 @@ import urllib.parse
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import release
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import network, release
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 
@@ -148,11 +155,16 @@ def _is_installed(params: t.Mapping[str, t.Any]) -> bool:
     return release.installed_sha256(params["install_dir"], params["version"]) == wanted
 
 
-def _check(params: t.Mapping[str, t.Any]) -> None:
-    """Refuses in check mode what the real run would refuse, as far as that can be told without a download."""
+def _check(params: t.Mapping[str, t.Any]) -> t.Optional[bool]:
+    """Refuses in check mode what the real run would refuse, as far as that can be told without a download.
+
+    :return: whether the archive has CNI plugins; None when it was not looked at
+    """
     if not _is_installed(params) and not _is_url(params["src"]) and os.path.lexists(params["src"]):
         with release.opened_archive(params["src"]) as archive:
-            release.verify_archive(archive, params["src"], params["sha256"])
+            names = release.verify_archive(archive, params["src"], params["sha256"])
+        return all(f"bin/buildkit-cni-{plugin}" in names for plugin in network.PLUGINS)
+    return None
 
 
 def _install(module: AnsibleModule) -> None:
@@ -186,13 +198,14 @@ def main() -> None:
     params = module.params
     previous = release.current_version(params["install_dir"])
     present = params["state"] == "present"
+    bundled_cni = None
     try:
         if present:
             release.check_version(params["version"])
             release.refuse_foreign_programs(params["install_dir"], params["bin_dir"])
             reasons = _reasons(params, previous)
             if module.check_mode:
-                _check(params)
+                bundled_cni = _check(params)
             elif reasons:
                 _install(module)
         else:
@@ -205,6 +218,7 @@ def main() -> None:
         reasons=reasons,
         previous_version=previous,
         bundled_runc=release.has_runc(params["install_dir"], params["version"]) if present else None,
+        bundled_cni=bundled_cni,
         diff={
             "before": f"version in use: {previous or 'none'}\n",
             "after": f"version in use: {params['version'] if present else 'none'}\n",

@@ -147,10 +147,11 @@ def opened_archive(path: str) -> t.Iterator[t.BinaryIO]:
         os.close(descriptor)
 
 
-def verify_archive(source: t.BinaryIO, path: str, sha256: str) -> None:
+def verify_archive(source: t.BinaryIO, path: str, sha256: str) -> t.Set[str]:
     """Refuses an archive that is not the one pinned, or that holds no bin/buildkitd. Raises HostError.
 
-    ``path`` is for the messages alone.
+    :param path: for the messages alone
+    :return: the names of its files
     """
     source.seek(0)
     found = _digest(source)
@@ -171,6 +172,7 @@ def verify_archive(source: t.BinaryIO, path: str, sha256: str) -> None:
             f"The archive {path} has no bin/buildkitd, so it is no BuildKit release for Linux "
             f"(buildkit-v<version>.linux-<arch>.tar.gz). Nothing was installed."
         )
+    return names
 
 
 def _relative(name: str) -> str:
