@@ -23,6 +23,11 @@ options:
     description: The variable C(hostvars).
     type: dict
     required: true
+  gc_policies:
+    description: The garbage collection that must be in effect, by host. V(null) and hosts that are left out have none.
+    type: dict
+    default: {}
+    version_added: 1.1.0
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -51,12 +56,19 @@ import typing as t
 from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._inventory import builder
 
 
-def endpoints(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any]) -> list[dict[str, str]]:
-    """One item for each host, in the same order: {address}.
+def endpoints(
+    hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], gc_policies: t.Mapping[str, t.Any] | None = None
+) -> list[dict[str, t.Any]]:
+    """One item for each host, in the same order: {address}, with {gc_policy} where one must be in effect.
 
     :raises AnsibleFilterError: where a host returned one of the variables as a fact, or one of them makes no sense.
     """
-    return [{"address": builder(str(host), hostvars[host]).endpoint} for host in hosts]
+    items = []
+    for host in hosts:
+        item: dict[str, t.Any] = {"address": builder(str(host), hostvars[host]).endpoint}
+        wished = (gc_policies or {}).get(str(host))
+        items.append(item if wished is None else {**item, "gc_policy": wished})
+    return items
 
 
 class FilterModule:

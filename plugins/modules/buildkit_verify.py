@@ -60,6 +60,37 @@ options:
         type: list
         elements: str
         version_added: 1.1.0
+      gc_policy:
+        description: As O(gc_policy), for this daemon. An empty list means no garbage collection.
+        type: list
+        elements: dict
+        version_added: 1.1.0
+        suboptions:
+          all:
+            description: As O(gc_policy[].all).
+            type: bool
+            default: false
+          filters:
+            description: As O(gc_policy[].filters).
+            type: list
+            elements: str
+            default: []
+          keep_duration:
+            description: As O(gc_policy[].keep_duration).
+            type: str
+            default: "0"
+          reserved_space:
+            description: As O(gc_policy[].reserved_space).
+            type: str
+            default: "0"
+          max_used_space:
+            description: As O(gc_policy[].max_used_space).
+            type: str
+            default: "0"
+          min_free_space:
+            description: As O(gc_policy[].min_free_space).
+            type: str
+            default: "0"
   build_timeout:
     description: Seconds that each smoke build may take. It is cancelled then.
     type: float
@@ -396,6 +427,18 @@ _REFUSALS = list(verify.REFUSALS)
 _ENTITLEMENTS = list(verify.ENTITLEMENTS)
 
 # What only this module has, as DOCUMENTATION describes it.
+_GC_POLICY = {
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "all": {"type": "bool", "default": False},
+        "filters": {"type": "list", "elements": "str", "default": []},
+        "keep_duration": {"type": "str", "default": "0"},
+        "reserved_space": {"type": "str", "default": "0"},
+        "max_used_space": {"type": "str", "default": "0"},
+        "min_free_space": {"type": "str", "default": "0"},
+    },
+}
 _OPTIONS = {
     "build_timeout": {"type": "float", "default": 60},
     "builds": {"type": "list", "elements": "str", "choices": _BUILDS, "default": list(verify.DEFAULT_BUILDS)},
@@ -403,22 +446,11 @@ _OPTIONS = {
     "refusals": {"type": "list", "elements": "str", "choices": _REFUSALS, "default": _REFUSALS},
     "entitlements_refused": {"type": "list", "elements": "str", "choices": _ENTITLEMENTS, "default": []},
     "min_version": {"type": "str", "default": ""},
-    "gc_policy": {
-        "type": "list",
-        "elements": "dict",
-        "options": {
-            "all": {"type": "bool", "default": False},
-            "filters": {"type": "list", "elements": "str", "default": []},
-            "keep_duration": {"type": "str", "default": "0"},
-            "reserved_space": {"type": "str", "default": "0"},
-            "max_used_space": {"type": "str", "default": "0"},
-            "min_free_space": {"type": "str", "default": "0"},
-        },
-    },
+    "gc_policy": _GC_POLICY,
     "certificate_days": {"type": "int", "default": 0},
     "concurrency": {"type": "int", "default": 20},
 }
-_OPTIONS_OF_EACH = {"platforms": {"type": "list", "elements": "str"}}
+_OPTIONS_OF_EACH = {"platforms": {"type": "list", "elements": "str"}, "gc_policy": _GC_POLICY}
 
 
 def read_platforms(texts: list[str]) -> tuple[control.Platform, ...]:
@@ -430,6 +462,12 @@ def own_platforms(options: dict[str, t.Any]) -> list[tuple[control.Platform, ...
     """What each item of O(daemons) wishes itself."""
     wishes = [item["platforms"] for item in options["daemons"] or []]
     return [None if wish is None else read_platforms(wish) for wish in wishes]
+
+
+def own_gc_policies(options: dict[str, t.Any]) -> list[tuple[control.GCPolicy, ...] | None]:
+    """The rules that each item of O(daemons) wishes itself."""
+    wishes = [item["gc_policy"] for item in options["daemons"] or []]
+    return [None if wish is None else gc_policy.read_policy(wish) for wish in wishes]
 
 
 def wished_proof(options: dict[str, t.Any]) -> verify.Proof:
@@ -457,7 +495,9 @@ def main() -> None:
         connection.check_python()
         require(GRPCLIB, PROTOBUF, CRYPTOGRAPHY, load=False)
         require(GRPCLIB, PROTOBUF)  # cryptography is loaded while the builds are running
-        reports = verify.verify(connection.read_daemons(options), wished_proof(options), own_platforms(options))
+        reports = verify.verify(
+            connection.read_daemons(options), wished_proof(options), own_platforms(options), own_gc_policies(options)
+        )
     except (InputError, MissingLibraryError) as error:
         module.fail_json(msg=str(error))
     result = {

@@ -39,6 +39,12 @@ options:
       - Needed in check mode only, in which the files do not yet hold it.
     type: dict
     default: {}
+  secrets:
+    description:
+      - The same as O(files) for files that may hold a secret. When they were written stands for what is in them.
+    type: dict
+    default: {}
+    version_added: 1.1.0
   environment_file:
     description: Where the digests are written. The daemon must be started with this environment.
     type: path
@@ -128,6 +134,7 @@ def main() -> None:
         argument_spec={
             "files": {"type": "dict", "required": True},
             "digests": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": False},  # where they are, not what they are
             "environment_file": {"type": "path", "required": True},
             "unit": {"type": "str"},
             "pid_file": {"type": "path"},
@@ -138,7 +145,9 @@ def main() -> None:
     )
     params = module.params
     try:
-        wanted = fingerprint.digests(params["files"], params["digests"])
+        stamps = {path: fingerprint.stamp(path) for path in params["secrets"].values()}
+        files = {**params["files"], **params["secrets"]}
+        wanted = fingerprint.digests(files, {**stamps, **params["digests"]})
         pid = _pid(params)
         before = _read(params["environment_file"])
         after = fingerprint.environment_file(wanted)
@@ -149,7 +158,7 @@ def main() -> None:
     module.exit_json(
         changed=before != after,
         running=pid is not None,
-        reasons=fingerprint.reasons(params["files"], wanted, proc.environment(pid)) if pid else [],
+        reasons=fingerprint.reasons(files, wanted, proc.environment(pid)) if pid else [],
         environment=wanted,
         diff={"before": before, "after": after},
     )

@@ -58,6 +58,11 @@ options:
     type: path
     default: ""
     version_added: 1.1.0
+  root:
+    description: The directory of the build cache, whether or not it is there yet. Empty when that does not matter.
+    type: path
+    default: ""
+    version_added: 1.1.0
   network:
     description: The network of build steps, as the role buildkitd has it. With V(bridge) it is tried whether this
       host can give them one of their own.
@@ -166,6 +171,14 @@ python:
   returned: always
   type: str
   sample: /usr/bin/python3
+disk_size:
+  description:
+    - Bytes of the file system that holds O(root), or will. V(0) without O(root).
+    - Where the directory is not there yet, its nearest parent that is there tells.
+  returned: always
+  type: int
+  sample: 536870912000
+  version_added: 1.1.0
 disk_size:
   description:
     - Bytes of the file system that holds O(root), or will. V(0) without O(root).
@@ -291,6 +304,17 @@ def _bundled_plugins(params: t.Mapping[str, t.Any]) -> str:
     return programs if network.bundled(programs) else ""
 
 
+def _disk_size(root: str) -> int:
+    """Bytes of the file system of a directory, or of the nearest parent that is there (statvfs(3))."""
+    if not root:
+        return 0
+    path = os.path.realpath(root)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_frsize * found.f_blocks
+
+
 def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.List[str]:
     """Why a program cannot be linked."""
     try:
@@ -311,6 +335,7 @@ def main() -> None:
             "bin_dir": {"type": "path", "default": "/usr/local/bin"},
             "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
             "pid_file": {"type": "path", "default": ""},
+            "root": {"type": "path", "default": ""},
             "network": {"type": "str", "choices": ["host", "bridge"], "default": "host"},
             "network_subnet": {"type": "str", "default": "10.10.0.0/16"},
             "root": {"type": "path", "default": ""},
@@ -344,6 +369,7 @@ def main() -> None:
         cryptography=_cryptography_version(),
         proof_obstacle=_proof_obstacle(),
         python=sys.executable,
+        disk_size=_disk_size(params["root"]),
         disk_size=_disk_size(params["root"]),
         process=daemon.pid if daemon else 0,
         network_obstacles=network_obstacles,

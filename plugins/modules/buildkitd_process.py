@@ -49,6 +49,12 @@ options:
         C(HOME) of the user, which may be set here too.
     type: dict
     default: {}
+  environment_file:
+    description:
+      - A file on the host with more variables, C(NAME=value) on each line, as systemd reads it. For what may be a
+        secret. A file that is not there is none.
+    type: path
+    version_added: 1.1.0
   ready_socket:
     description: The unix socket that accepts once the daemon is ready. Required unless O(state=stopped).
     type: path
@@ -118,6 +124,7 @@ def main() -> None:
             "pid_file": {"type": "path", "required": True},
             "log_file": {"type": "path"},
             "environment": {"type": "dict", "default": {}},
+            "environment_file": {"type": "path"},
             "ready_socket": {"type": "path"},
             "start_timeout": {"type": "int", "default": 60},
             "stop_timeout": {"type": "int", "default": 600},
@@ -146,7 +153,10 @@ def main() -> None:
                     params["argv"],
                     pid_file=params["pid_file"],
                     log_file=params["log_file"],
-                    environment={name: str(value) for name, value in params["environment"].items()},
+                    environment={
+                        **{name: str(value) for name, value in params["environment"].items()},
+                        **process.read_environment(params["environment_file"]),
+                    },
                     ready_socket=params["ready_socket"],
                     timeout=params["start_timeout"],
                 )

@@ -95,11 +95,15 @@ class Proof:
 
 
 def verify(
-    daemons: Sequence[Daemon], proof: Proof, platforms_of_each: Sequence[tuple[Platform, ...] | None] = ()
+    daemons: Sequence[Daemon],
+    proof: Proof,
+    platforms_of_each: Sequence[tuple[Platform, ...] | None] = (),
+    gc_policy_of_each: Sequence[tuple[GCPolicy, ...] | None] = (),
 ) -> list[Report]:
     """Prove all daemons at once.
 
     :param platforms_of_each: what C(exec) must build for, by daemon, in the same order; None for that of the proof
+    :param gc_policy_of_each: the rules that must be in effect, by daemon, in the same way
     :returns: a report for each, in the same order
     :raises InputError: a wish that cannot be meant; nothing was contacted then
     """
@@ -107,8 +111,9 @@ def verify(
         raise InputError("There is no daemon to verify: give at least one address")
     identities = _Identities()
     subjects = []
-    for daemon, own in itertools.zip_longest(daemons, platforms_of_each):
+    for daemon, own, rules in itertools.zip_longest(daemons, platforms_of_each, gc_policy_of_each):
         wish = proof if own is None else replace(proof, platforms=own)
+        wish = wish if rules is None else replace(wish, gc_policy=rules)
         wish.check()
         subjects.append(_Subject(daemon, wish, identities))
     return target.for_each(subjects, _Subject.prove, at_once=proof.concurrency)

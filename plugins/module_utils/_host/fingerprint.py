@@ -34,6 +34,18 @@ def digests(files: t.Mapping[str, str], known: t.Mapping[str, str]) -> t.Dict[st
     return found
 
 
+def stamp(path: str) -> str:
+    """What tells one writing of a file that may hold a secret from another, without a digest of the secret.
+
+    A digest that everyone may read would let anyone try passwords until one fits.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return "absent"
+    return f"{found.st_mtime_ns}-{found.st_ino}"
+
+
 def environment_file(wanted: t.Mapping[str, str]) -> str:
     """The text of a systemd EnvironmentFile (systemd.exec(5)) with these variables, in a fixed order."""
     return "".join(f"{name}={value}\n" for name, value in sorted(wanted.items()))

@@ -100,6 +100,15 @@ def _tail(log_file: str, *, lines: int = 15) -> str:
         return f"(no log: {error})"
 
 
+def read_environment(path: t.Optional[str]) -> t.Dict[str, str]:
+    """The variables of a file with NAME=value on each line, without quotes; none without a file."""
+    if not path or not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as source:
+        lines = [line.strip() for line in source if "=" in line and not line.startswith("#")]
+    return {name: value for name, _equals, value in (line.partition("=") for line in lines)}
+
+
 def start(
     argv: t.Sequence[str],
     *,
