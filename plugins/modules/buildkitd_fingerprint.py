@@ -49,6 +49,10 @@ options:
     description: Where the digests are written. The daemon must be started with this environment.
     type: path
     required: true
+  snapshot:
+    description: Where M(buildfarm.buildkit.buildkitd_snapshot) keeps what the daemon was proved with.
+    type: path
+    version_added: 1.1.0
   unit:
     description: The systemd service that runs the daemon. Exactly one of O(unit) and O(pid_file) is required.
     type: str
@@ -91,6 +95,12 @@ reasons:
   type: list
   elements: str
   sample: [certificate changed]
+proved:
+  description: Whether what the daemon depends on is what O(snapshot) holds.
+  returned: always
+  type: bool
+  sample: true
+  version_added: 1.1.0
 environment:
   description: What the daemon is to be started with.
   returned: always
@@ -102,7 +112,13 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import fingerprint, proc, process, systemd
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
+    fingerprint,
+    proc,
+    process,
+    snapshot,
+    systemd,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 
@@ -136,6 +152,7 @@ def main() -> None:
             "digests": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": False},  # where they are, not what they are
             "environment_file": {"type": "path", "required": True},
+            "snapshot": {"type": "path"},
             "unit": {"type": "str"},
             "pid_file": {"type": "path"},
         },
@@ -149,6 +166,7 @@ def main() -> None:
         files = {**params["files"], **params["secrets"]}
         wanted = fingerprint.digests(files, {**stamps, **params["digests"]})
         pid = _pid(params)
+        kept = snapshot.read(params["snapshot"]) if params["snapshot"] else None
         before = _read(params["environment_file"])
         after = fingerprint.environment_file(wanted)
         if before != after and not module.check_mode:
@@ -159,6 +177,7 @@ def main() -> None:
         changed=before != after,
         running=pid is not None,
         reasons=fingerprint.reasons(files, wanted, proc.environment(pid)) if pid else [],
+        proved=kept is not None and kept.digests == wanted,
         environment=wanted,
         diff={"before": before, "after": after},
     )

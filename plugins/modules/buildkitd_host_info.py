@@ -58,11 +58,6 @@ options:
     type: path
     default: ""
     version_added: 1.1.0
-  root:
-    description: The directory of the build cache, whether or not it is there yet. Empty when that does not matter.
-    type: path
-    default: ""
-    version_added: 1.1.0
   network:
     description: The network of build steps, as the role buildkitd has it. With V(bridge) it is tried whether this
       host can give them one of their own.
@@ -126,6 +121,12 @@ current_version:
   returned: always
   type: str
   sample: 0.31.0
+running_version:
+  description: The version of the daemon that runs, by where its program is. Empty when none runs, or it is not ours.
+  returned: always
+  type: str
+  sample: 0.31.0
+  version_added: 1.1.0
 unlinked_programs:
   description: Programs of the wanted version that are not yet linked into O(bin_dir).
   returned: always
@@ -171,14 +172,6 @@ python:
   returned: always
   type: str
   sample: /usr/bin/python3
-disk_size:
-  description:
-    - Bytes of the file system that holds O(root), or will. V(0) without O(root).
-    - Where the directory is not there yet, its nearest parent that is there tells.
-  returned: always
-  type: int
-  sample: 536870912000
-  version_added: 1.1.0
 disk_size:
   description:
     - Bytes of the file system that holds O(root), or will. V(0) without O(root).
@@ -258,6 +251,14 @@ def _foreign_listeners(params: t.Mapping[str, t.Any]) -> t.List[str]:
             holder = f"{listener.executable or 'an unknown program'} (process {listener.pid or 'unknown'})"
             found.append(f"{listener.address}:{listener.port} held by {holder}")
     return found
+
+
+def _running_version(params: t.Mapping[str, t.Any], pid: int) -> str:
+    identity = proc.identify(pid) if pid else None
+    versions = os.path.join(os.path.realpath(params["install_dir"]), "")
+    if identity is None or not identity.executable.startswith(versions):
+        return ""
+    return identity.executable[len(versions) :].partition("/")[0]
 
 
 def _cryptography_version() -> str:
@@ -359,6 +360,9 @@ def main() -> None:
         units=units,
         installed_sha256=release.installed_sha256(params["install_dir"], params["version"]),
         current_version=release.current_version(params["install_dir"]),
+        running_version=_running_version(
+            params, int(units["buildkit.service"]["MainPID"] or 0) or (daemon.pid if daemon else 0)
+        ),
         unlinked_programs=release.missing_links(params["install_dir"], params["bin_dir"], params["version"]),
         foreign_programs=_foreign_programs(params),
         runc=_runc(params),
@@ -369,7 +373,6 @@ def main() -> None:
         cryptography=_cryptography_version(),
         proof_obstacle=_proof_obstacle(),
         python=sys.executable,
-        disk_size=_disk_size(params["root"]),
         disk_size=_disk_size(params["root"]),
         process=daemon.pid if daemon else 0,
         network_obstacles=network_obstacles,
