@@ -1,0 +1,63 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container is recreated once, and only for a reason: a new certificate, another image."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+# The certificates have 90 days left, and the new ones 100.
+DUE = {"buildkit_pki_valid_for": "100d", "buildkit_pki_renew_before": "95d"}
+
+
+@pytest.fixture(scope="module")
+def worker_ids(hosts):
+    """Who the daemons were in the beginning: the identity lies in the cache."""
+    return {engine: _worker(host) for engine, host in hosts.items()}
+
+
+def _worker(host) -> str:
+    shown = host.ran(f"{host.engine} exec buildkitd buildctl debug workers --format '{{{{json .}}}}'")
+    return json.loads(shown)[0]["id"]
+
+
+def test_a_renewed_certificate_is_served(hosts, play, worker_ids):
+    """Rotation recreates each container once, and both serve what is installed; again it changes nothing."""
+    before = {engine: host.served() for engine, host in hosts.items()}
+    began = time.time()
+    run = play("rotate", **DUE)
+    assert run.code == 0, run.output
+    assert len(run.proved) == 2
+    assert "certificate" in run.text
+    for engine, host in hosts.items():
+        assert host.created(began) == 1
+        assert host.served() == host.installed() != before[engine]
+        assert host.containers() == ["buildkitd"]
+    began = time.time()
+    again = play("rotate", **DUE)
+    assert (again.code, sum(again.changed.values())) == (0, 0), again.output
+    assert [host.created(began) for host in hosts.values()] == [0, 0]
+
+
+def test_another_image_keeps_the_cache(hosts, play, worker_ids):
+    """A new and an older BuildKit take the places of one another, once, on the same volume."""
+    wishes = {"container-docker": {"image": "OLD"}, "container-podman": {"image": "NEW"}}
+    predicted = play("site", "--check", wishes=wishes)
+    assert predicted.code == 0, predicted.output
+    assert min(predicted.changed.values()) > 0
+    began = time.time()
+    run = play("site", wishes=wishes)
+    assert run.code == 0, run.output
+    assert len(run.proved) == 2
+    for engine, kind in (("docker", "OLD"), ("podman", "NEW")):
+        host = hosts[engine]
+        assert host.created(began) == 1
+        image = json.loads(os.environ[f"BUILDKIT_IMAGE_{kind}"])
+        assert host.inspect("container", "buildkitd")["Image"].removeprefix("sha256:") == image["id"]
+        assert image["version"] in host.ran(f"{engine} exec buildkitd buildkitd --version")
+        assert _worker(host) == worker_ids[engine]
+        assert host.containers() == ["buildkitd"]
