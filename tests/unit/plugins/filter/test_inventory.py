@@ -71,6 +71,14 @@ def test_one_item_for_each_host_in_order() -> None:
     assert daemons([], hostvars) == []
 
 
+def test_the_garbage_collection_of_each() -> None:
+    """Where one must be in effect, none at all included; a host of which nothing is known has no wish."""
+    hostvars = {name: {} for name in ("a", "b", "c", "d")}
+    rules = [{"all": True}]
+    found = endpoints(["a", "b", "c", "d"], hostvars, {"a": rules, "b": [], "c": None})
+    assert [item.get("gc_policy") for item in found] == [rules, [], None, None]
+
+
 def test_requests_and_trust_of_the_hosts() -> None:
     """Those of the registered result; a host that was skipped or never came so far has none."""
     hostvars = {

@@ -39,6 +39,23 @@ def test_write_predict_and_again(tmp_path: Path) -> None:
         assert run_module("buildkit_files", wish(tmp_path), check=check).result["changed"] is False
 
 
+def test_a_secret_stays_one(tmp_path: Path) -> None:
+    """It is written for its owner alone, whatever the mask, and neither diff nor result tells of it."""
+    path, wish_it = f"{tmp_path}/proxy.env", {"secrets": {f"{tmp_path}/proxy.env": "PROXY=http://user:s3cret@p\n"}}
+    for before in (None, "PROXY=http://user:0ther@p\n"):
+        if before:
+            (tmp_path / "proxy.env").write_text(before)
+        for check in (True, False):
+            outcome = run_module("buildkit_files", wish_it, check=check, diff=True)
+            assert (outcome.result["written"], outcome.result["sha256"]) == ([path], {})
+            assert outcome.result["diff"][0]["before"] != outcome.result["diff"][0]["after"]
+            assert "s3cret" not in outcome.output
+            assert "0ther" not in outcome.output
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert (tmp_path / "proxy.env").read_text() == "PROXY=http://user:s3cret@p\n"
+    assert run_module("buildkit_files", wish_it).result["changed"] is False
+
+
 def test_removal(tmp_path: Path) -> None:
     """Files, trees, and a directory that is empty then; one that holds more stays."""
     for path in ("etc/tls/key.pem", "run/ours", "run/other"):

@@ -99,6 +99,28 @@ def test_check_mode_predicts_from_what_files_are_to_hold(
     assert snapshot(tmp_path) == before
 
 
+def test_a_secret_has_no_digest(run: Run, daemon: t.Callable[[t.Mapping[str, str]], None], tmp_path: Path) -> None:
+    """A digest that everyone may read would let anyone try passwords; another writing of the file is a reason."""
+    secret = tmp_path / "proxy.env"
+    secret.write_text("HTTPS_PROXY=http://user:s3cret@proxy.example.com")
+    secrets = {"proxy": str(secret)}
+    first = run(secrets=secrets)
+    assert (
+        hashlib.sha256(secret.read_bytes()).hexdigest() not in first.output + (tmp_path / "fingerprint.env").read_text()
+    )
+    daemon(first.result["environment"])
+    assert run(secrets=secrets).result["reasons"] == []
+    assert run(secrets=secrets, check=True, digests={str(secret): "what will be installed"}).result["reasons"] == [
+        "proxy changed"
+    ]
+    (tmp_path / "new").write_text("HTTPS_PROXY=http://user:other@proxy.example.com")
+    (tmp_path / "new").rename(secret)
+    assert run(secrets=secrets).result["reasons"] == ["proxy changed"]
+    secret.unlink()
+    gone = run(secrets=secrets).result
+    assert (gone["reasons"], gone["environment"]["BUILDFARM_SHA256_PROXY"]) == (["proxy changed"], "absent")
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_a_pid_file_of_somebody_else_is_an_error(run: Run, tmp_path: Path, check: bool) -> None:
     """It cannot be told which process is ours, so nothing is written."""

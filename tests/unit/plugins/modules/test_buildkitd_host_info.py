@@ -177,6 +177,16 @@ def test_the_running_daemon(run: Run, tmp_path: Path) -> None:
         daemon.kill()
 
 
+@pytest.mark.parametrize("below", ["", "not/there/yet", "link/there"])
+def test_the_disk_that_will_hold_the_cache(run: Run, tmp_path: Path, below: str) -> None:
+    """That of the directory, through links, or of its nearest parent that is there; nothing is made."""
+    (tmp_path / "link").symlink_to("/proc")
+    found = os.statvfs("/proc" if below.startswith("link") else tmp_path)
+    assert run(root=str(tmp_path / below)).result["disk_size"] == found.f_frsize * found.f_blocks
+    assert run().result["disk_size"] == 0
+    assert not (tmp_path / "not").exists()
+
+
 def test_a_corrupt_pid_file_is_one_clear_message(run: Run, tmp_path: Path) -> None:
     """It names the file."""
     (tmp_path / "pid_file").write_text("x")

@@ -120,6 +120,16 @@ def test_the_daemon_does_not_hang_on_the_module(run: Run, place: Place, monkeypa
     assert proc.environment(given) == {"PATH": "/bin", "HOME": "/none"}
 
 
+def test_variables_from_a_file(run: Run, place: Place, tmp_path: Path) -> None:
+    """A secret among them is not in the output; a file that is not there is none."""
+    (tmp_path / "proxy.env").write_text("# a proxy\nHTTPS_PROXY=http://user:s3cret@proxy.example.com:3128/?a=b\n")
+    started = run(environment={"PATH": "/bin"}, environment_file=f"{tmp_path}/proxy.env")
+    assert proc.environment(started.result["pid"])["HTTPS_PROXY"] == "http://user:s3cret@proxy.example.com:3128/?a=b"
+    assert "s3cret" not in started.output
+    without = run("restarted", environment={"PATH": "/bin", "HOME": "/"}, environment_file=f"{tmp_path}/none").result
+    assert proc.environment(without["pid"]) == {"PATH": "/bin", "HOME": "/"}
+
+
 def test_the_log_is_kept_over_restarts(run: Run, place: Place) -> None:
     """What the last one said is there when one looks for why it ended."""
     run()
