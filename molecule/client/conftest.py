@@ -19,8 +19,8 @@ SCENARIO = Path(__file__).resolve().parent
 PROJECT = Path(__file__).resolve().parents[2]
 PKI = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "pki"
 BUILDERS = {"client-old": "tcp://172.29.214.11:1234", "client-new": "tcp://172.29.214.12:1234"}
-# A place with a space in it, which a shell script must bear.
-HOME = "/home/bob/my bundles"
+# What a shell script, and what buildx writes of it, must bear.
+HOME = "/home/bob/R&D <my> bündles"
 DOCKERFILE = "FROM scratch\nCOPY hello.txt /\n"
 BAKE = 'group "default" { targets = ["hello"] }\ntarget "hello" { output = ["type=local,dest=baked"] }\n'
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-HOME = "/home/bob/my bundles"
+HOME = "/home/bob/R&D <my> bündles"
 BUNDLE = f"{HOME}/buildkit-alice"
 OLD, NEW = "tcp://172.29.214.11:1234", "tcp://172.29.214.12:1234"
 LOCAL = "--local context=project --local dockerfile=project"
@@ -42,7 +42,8 @@ def test_env_finds_its_place_in_every_shell(laptop, shell, where):
         shell=shell,
     )
     assert said.splitlines() == [BUNDLE, f"{BUNDLE}/bin/buildctl", "hello", f"{OLD} {NEW}", "none"]
-    sub = laptop.ran(f"""cd '{where}' && (. '{name}'; echo "$BUILDKIT_TLS_DIR")""", shell=shell)
+    strict = f"""env -i PATH="$PATH" {shell} -euc ". '{name}'; echo \\"\\$BUILDKIT_TLS_DIR\\"" """
+    sub = laptop.ran(f"""cd '{where}' && ({strict})""")
     assert sub == f"{BUNDLE}\n"
 
 
@@ -63,8 +64,13 @@ def test_the_wrapper_knows_its_builders_and_no_others(laptop):
         _worker_id(laptop, f"BUILDKIT_HOST={OLD} {wrapper} -addr {NEW}"),
     ]
     assert ids[0] == ids[1] != ids[2] == ids[3]
-    other = laptop.run(f"{wrapper} --addr tcp://172.29.214.11:99 --timeout 2 debug workers")
-    assert "connection refused" in other.stderr
+    assert _worker_id(laptop, f"{wrapper} --log-format json --addr {OLD}") == ids[0]
+    laptop.ran(f"mkdir -p linked && ln -sf '{BUNDLE}/bin/buildctl' linked/buildctl")
+    linked = f"PATH=/home/bob/linked:{PATH} buildctl"
+    assert _worker_id(laptop, f"{linked} --addr {OLD}") == ids[0]
+    for program in (wrapper, linked):
+        other = laptop.run(f"{program} --addr tcp://172.29.214.11:99 --timeout 2 debug workers", timeout=9)
+        assert "connection refused" in other.stderr
     own = laptop.run(f"{wrapper} --addr {OLD} --tlscacert /nowhere/ca.pem debug workers")
     assert "/nowhere/ca.pem" in own.stderr
     plain = laptop.run(f"buildctl --addr {OLD} --timeout 5 debug workers")

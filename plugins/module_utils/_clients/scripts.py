@@ -27,7 +27,8 @@ ENV = r"""# Remote BuildKit pool @POOL@, client @CLIENT@. Use it with:  . /path/
 if [ -n "${BASH_VERSION:-}" ]; then
   BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 elif [ -n "${ZSH_VERSION:-}" ]; then
-  BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "$(eval 'printf %s "${(%):-%x}"')")" && pwd)
+  BUILDKIT_TLS_DIR=$(eval 'set -- "${funcsourcetrace[@]}"; printf %s "${1%:*}"')
+  BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "$BUILDKIT_TLS_DIR")" && pwd)
 else
   BUILDKIT_TLS_DIR=$PWD
   if [ -r /proc/self/stat ]; then
@@ -54,7 +55,7 @@ else
     *) export PATH="$BUILDKIT_TLS_DIR/bin:$PATH" ;;
   esac
   # docker build, docker buildx and docker compose, once setup-buildx.sh has run.
-  if [ -f "${BUILDX_CONFIG:-${DOCKER_CONFIG:-$HOME/.docker}/buildx}/instances/@BUILDER@" ]; then
+  if [ -f "${BUILDX_CONFIG:-${DOCKER_CONFIG:-${HOME:-}/.docker}/buildx}/instances/@BUILDER@" ]; then
     export BUILDX_BUILDER=@BUILDER@
   fi
 fi
@@ -64,16 +65,19 @@ BUILDCTL = r"""#!/bin/sh
 # buildctl with the certificate of the pool @POOL@, for the builders of this pool alone.
 # For every other address, and where a --tls option is given, it is buildctl as it is.
 set -eu
-dir=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# Somebody may have linked it into a directory of PATH.
+self=$(readlink -f -- "$0" 2>/dev/null) || self=$0
+dir=$(CDPATH='' cd -- "$(dirname -- "$self")/.." && pwd)
 
 real=
 rest=$PATH:
 while [ -n "$rest" ] && [ -z "$real" ]; do
   candidate=${rest%%:*}/buildctl
   rest=${rest#*:}
-  # A wrapper of another pool is passed over too, since it would find this one again.
-  if [ -f "$candidate" ] && [ -x "$candidate" ] && [ ! -f "${candidate%/bin/buildctl}/bundle.json" ]; then
-    real=$candidate
+  if [ -f "$candidate" ] && [ -x "$candidate" ]; then
+    place=$(readlink -f -- "$candidate" 2>/dev/null) || place=$candidate
+    # A wrapper of another pool is passed over too, since it would find this one again.
+    [ -f "${place%/bin/buildctl}/bundle.json" ] || real=$candidate
   fi
 done
 if [ -z "$real" ]; then
@@ -93,7 +97,7 @@ for argument in "$@"; do
     --addr | -addr) take=address ;;
     --addr=* | -addr=*) address=${argument#*=} ;;
     --tls* | -tls*) own_tls=yes; break ;;
-    --timeout | -timeout) take=other ;;
+    --timeout | -timeout | --log-format | -log-format) take=other ;;
     -*) ;;
     *) break ;;
   esac
@@ -201,9 +205,11 @@ set -eu
 """
     + _BUILDX
     + r"""
+# As buildx writes it in JSON.
+stored=$(printf '%s' "$dir" | sed 's/&/\\u0026/g; s/</\\u003c/g; s/>/\\u003e/g')
 found=
 for file in "$state/instances"/*; do
-  if [ -f "$file" ] && grep -Fq "\"cacert\":\"$dir/ca.pem\"" "$file"; then
+  if [ -f "$file" ] && grep -Fq "\"cacert\":\"$stored/ca.pem\"" "$file"; then
     found=yes
     buildx rm "${file##*/}"
   fi

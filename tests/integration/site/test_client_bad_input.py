@@ -115,7 +115,7 @@ def test_a_home_without_write_access(client: Fleet) -> None:
         ),
         (
             {"buildkit_client_pool": "default", "buildkit_client_users": ["root"]},
-            ["The builder cannot be named default"],
+            ["the pool cannot be named default"],
         ),
     ],
 )

@@ -1,0 +1,126 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what the role buildkit_client has noted of each pool on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: buildkit_client_info
+short_description: Read what the role buildkit_client has set up on a host
+version_added: 1.1.0
+description:
+  - The role notes for each pool for whom it has set up what. So it can take away later what the inventory does not tell
+    of any more, such as the builders of a user who left the list. This module reads these notes.
+extends_documentation_fragment:
+  - buildfarm.buildkit._attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+requirements:
+  - Python 3.8 or newer
+options:
+  path:
+    description: The directory with one directory for each pool.
+    type: path
+    default: /usr/local/lib/buildkit-client
+  pool:
+    description: The pool.
+    type: str
+    default: buildkit
+  users:
+    description: The users for whom it shall be set up. RV(gone_users) are the others.
+    type: list
+    elements: str
+    default: []
+  forwards:
+    description: The forwards that there shall be, as for the role. RV(gone_forwards) are the others.
+    type: list
+    elements: dict
+    default: []
+author:
+  - The buildfarm.buildkit authors (@buildfarm)
+"""
+
+EXAMPLES = r"""
+- name: Ask for whom builders are set up
+  buildfarm.buildkit.buildkit_client_info:
+  register: set_up
+"""
+
+RETURN = r"""
+note:
+  description: What is noted of the pool. Empty where nothing was set up.
+  returned: success
+  type: dict
+  sample:
+    client: ci-1
+    pool: buildkit
+    users: [alice]
+gone_users:
+  description: Users for whom something was set up, who are not in O(users).
+  returned: success
+  type: list
+  elements: str
+  sample: [bob]
+gone_forwards:
+  description: Forwards that were set up, which are not in O(forwards), or there with another user or builder.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+forwards:
+  description: What is to be noted of O(forwards).
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+others:
+  description: Users who are in the pool's group for the sake of other pools too.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import notes
+
+
+def main() -> None:
+    """Reads the notes, and exits with them and what is gone."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/usr/local/lib/buildkit-client"},
+            "pool": {"type": "str", "default": "buildkit"},
+            "users": {"type": "list", "elements": "str", "default": []},
+            "forwards": {"type": "list", "elements": "dict", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        found = notes.read(params["path"])
+    except (OSError, ValueError) as error:
+        module.fail_json(
+            msg=f"Reading what is set up here failed: {error}. Put the file below {params['path']} right, or remove "
+            "it: then only what the inventory tells of can be taken away."
+        )
+    note = found.get(params["pool"], {})
+    module.exit_json(
+        changed=False,
+        note=note,
+        gone_users=notes.gone_users(note, params["users"]),
+        gone_forwards=notes.gone_forwards(note, params["forwards"]),
+        forwards=[notes.forward(one) for one in params["forwards"]],
+        others=notes.members(found, str(note.get("group") or ""), params["pool"]),
+    )
+
+
+if __name__ == "__main__":
+    main()
