@@ -33,11 +33,15 @@ SUITE = "trixie"
 REPOSITORY = "buildfarm-buildkit-host"
 ENTRYPOINT = Path(__file__).resolve().with_name("host-entrypoint.sh")
 PACKAGES = (
+    "binutils",
+    "busybox-static",
     "ca-certificates",
+    "containernetworking-plugins",
     "dbus",
     "docker-buildx",
     "iproute2",
-    "binutils",
+    "iptables",
+    "nftables",
     "openssh-server",
     "openssl",
     "procps",
