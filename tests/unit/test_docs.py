@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Kind
+from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._config import keys, values
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (CHECKOUT / "roles").iterdir() if path.is_dir())
@@ -154,6 +155,25 @@ def test_documented_messages_are_those_of_the_code(message):
     """The code says what the guide quotes, each part of it between what varies."""
     said = _messages()
     assert [part for part in message.split(VARYING) if part.strip() not in said] == []
+
+
+def rows_of_keys() -> list[str]:
+    """The rows of the guide's table of keys. W stands for both workers where they have the same key."""
+    rows = []
+    for path, key in keys.KEYS.items():
+        both = {keys.KEYS.get(f"worker.{worker}.{path.split('.', 2)[-1]}") for worker in ("oci", "containerd")}
+        if path.startswith("worker.") and len(both) == 1:
+            if path.startswith("worker.containerd."):
+                continue
+            path = path.replace("worker.oci.", "worker.W.")
+        rows.append(f"| `{path}` | {values.KINDS[key.kind][1]} | {key.since or '0.13'} | {key.meaning} |")
+    return rows
+
+
+def test_the_guide_has_every_key_of_the_configuration():
+    """Its table is that of the code: every key with what it holds, since when, and what it means."""
+    guide = (CHECKOUT / "docs" / "configuration.md").read_text().partition("## All keys")[2]
+    assert [line for line in guide.splitlines() if line.startswith("| `")] == rows_of_keys()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_document)
