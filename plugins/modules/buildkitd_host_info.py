@@ -70,6 +70,11 @@ options:
     type: str
     default: 10.10.0.0/16
     version_added: 1.1.0
+  snapshot:
+    description: Where M(buildfarm.buildkit.buildkitd_snapshot) keeps what was proved. Empty when that does not matter.
+    type: path
+    default: ""
+    version_added: 1.1.0
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -123,6 +128,12 @@ current_version:
   sample: 0.31.0
 running_version:
   description: The version of the daemon that runs, by where its program is. Empty when none runs, or it is not ours.
+  returned: always
+  type: str
+  sample: 0.31.0
+  version_added: 1.1.0
+proved_version:
+  description: The version that was proved last, and wrote the cache. Empty when there is none in O(snapshot).
   returned: always
   type: str
   sample: 0.31.0
@@ -228,7 +239,14 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     MissingLibraryError,
     require,
 )
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import network, proc, process, release, systemd
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
+    network,
+    proc,
+    process,
+    release,
+    snapshot,
+    systemd,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 
@@ -251,6 +269,11 @@ def _foreign_listeners(params: t.Mapping[str, t.Any]) -> t.List[str]:
             holder = f"{listener.executable or 'an unknown program'} (process {listener.pid or 'unknown'})"
             found.append(f"{listener.address}:{listener.port} held by {holder}")
     return found
+
+
+def _proved_version(params: t.Mapping[str, t.Any]) -> str:
+    kept = snapshot.read(params["snapshot"]) if params["snapshot"] else None
+    return kept.links.get(os.path.join(params["install_dir"], "current"), "") if kept else ""
 
 
 def _running_version(params: t.Mapping[str, t.Any], pid: int) -> str:
@@ -337,9 +360,9 @@ def main() -> None:
             "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
             "pid_file": {"type": "path", "default": ""},
             "root": {"type": "path", "default": ""},
+            "snapshot": {"type": "path", "default": ""},
             "network": {"type": "str", "choices": ["host", "bridge"], "default": "host"},
             "network_subnet": {"type": "str", "default": "10.10.0.0/16"},
-            "root": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -360,6 +383,7 @@ def main() -> None:
         units=units,
         installed_sha256=release.installed_sha256(params["install_dir"], params["version"]),
         current_version=release.current_version(params["install_dir"]),
+        proved_version=_proved_version(params),
         running_version=_running_version(
             params, int(units["buildkit.service"]["MainPID"] or 0) or (daemon.pid if daemon else 0)
         ),

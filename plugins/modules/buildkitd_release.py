@@ -47,6 +47,20 @@ options:
     description: Where C(buildctl), C(buildkitd) and C(buildkit-runc) are linked.
     type: path
     default: /usr/local/bin
+  keep:
+    description:
+      - How many versions to keep after an installation, this one among them. Older ones are removed, by when they were
+        installed. V(0) keeps all.
+      - The version that was in use before, those that processes run from, and those of O(protected) are always kept.
+    type: int
+    default: 0
+    version_added: 1.1.0
+  protected:
+    description: Versions that are not removed.
+    type: list
+    elements: str
+    default: []
+    version_added: 1.1.0
   timeout:
     description: Seconds that the server of the archive may stay silent.
     type: int
@@ -189,6 +203,8 @@ def main() -> None:
             "sha256": {"type": "str"},
             "install_dir": {"type": "path", "default": "/usr/local/lib/buildkit"},
             "bin_dir": {"type": "path", "default": "/usr/local/bin"},
+            "keep": {"type": "int", "default": 0},
+            "protected": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 60},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
@@ -208,6 +224,12 @@ def main() -> None:
                 bundled_cni = _check(params)
             elif reasons:
                 _install(module)
+            if reasons:
+                safe = [params["version"], previous, *params["protected"]]
+                surplus = release.surplus(params["install_dir"], params["keep"], safe)
+                reasons += [f"version {version} need not be kept" for version in surplus]
+                for version in [] if module.check_mode else surplus:
+                    shutil.rmtree(os.path.join(params["install_dir"], version))
         else:
             gone = release.remove(params["install_dir"], params["bin_dir"], dry_run=module.check_mode)
             reasons = [f"{path} is to be absent" for path in gone]

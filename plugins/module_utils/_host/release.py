@@ -229,6 +229,7 @@ def _replace_programs(target: str, staging: str) -> None:
     """
     stamp = os.path.join(target, ".sha256")
     if os.path.exists(stamp):
+        _put_aside(target)
         os.unlink(stamp)
     programs, wanted = os.path.join(target, "bin"), os.path.join(staging, "bin")
     os.makedirs(programs, mode=0o755, exist_ok=True)
@@ -238,6 +239,56 @@ def _replace_programs(target: str, staging: str) -> None:
     for name in set(os.listdir(programs)) - set(names):
         os.unlink(os.path.join(programs, name))
     os.replace(os.path.join(staging, ".sha256"), stamp)
+
+
+def _put_aside(target: str) -> None:
+    """Keeps an installed version under another name, <version>~<start of its checksum>, to go back to."""
+    with open(os.path.join(target, ".sha256"), encoding="ascii") as stamp:
+        aside = f"{target}~{stamp.read().strip()[:8]}"
+    if os.path.lexists(aside):
+        return
+    staging = tempfile.mkdtemp(prefix=f".{os.path.basename(aside)}.", dir=os.path.dirname(target))
+    try:
+        for name in ("bin", ".sha256"):
+            source, copy = os.path.join(target, name), os.path.join(staging, name)
+            if os.path.isdir(source):
+                shutil.copytree(source, copy, copy_function=os.link)
+            else:
+                os.link(source, copy)
+        os.chmod(staging, 0o755)
+        os.rename(staging, aside)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def surplus(install_dir: str, keep: int, protected: t.Sequence[str]) -> t.List[str]:
+    """The versions that need not be kept, the oldest first: all but the ``keep`` that were installed last.
+
+    Never one of ``protected``, nor one that a process runs from. With ``keep`` 0 there are none.
+    """
+    if keep <= 0 or not os.path.isdir(install_dir):
+        return []
+    found = []
+    for entry in os.listdir(install_dir):
+        stamp = os.path.join(install_dir, entry, ".sha256")
+        if _VERSION.fullmatch(entry) and not os.path.islink(os.path.join(install_dir, entry)) and os.path.isfile(stamp):
+            found.append((os.stat(stamp).st_mtime, entry))
+    safe = {*protected, *_in_use(install_dir)}
+    newest = [entry for _time, entry in sorted(found, reverse=True)]
+    kept = [entry for entry in newest if entry in safe]
+    return [entry for entry in newest if entry not in safe][max(0, keep - len(kept)) :][::-1]
+
+
+def _in_use(install_dir: str) -> t.Set[str]:
+    """The versions that processes run from."""
+    root, found = os.path.join(os.path.realpath(install_dir), ""), set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                executable = os.readlink(f"/proc/{name}/exe")
+                if executable.startswith(root):
+                    found.add(executable[len(root) :].partition("/")[0])
+    return found
 
 
 def _write_program(archive: tarfile.TarFile, member: tarfile.TarInfo, destination: str) -> None:

@@ -275,7 +275,7 @@ def _log(unit: str) -> str:
         return ""
     try:
         done = subprocess.run(
-            ["journalctl", "--unit", unit, "--lines", "8", "--output", "cat", "--no-pager"],
+            ["journalctl", "--unit", unit, "--lines", "60", "--output", "cat", "--no-pager"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -286,4 +286,9 @@ def _log(unit: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return f"\nThe end of its log:\n{done.stdout.strip()}"
+    lines = done.stdout.splitlines()
+    # A program in Go ends with a stack: a line for each function, and an indented one for where that is.
+    told = [
+        one for one, after in zip(lines, [*lines[1:], ""]) if not one.startswith("\t") and not after.startswith("\t")
+    ]
+    return "\nThe end of its log:\n" + "\n".join(told[-6:])

@@ -34,6 +34,7 @@ class Manifest(t.NamedTuple):
     :param digests: the fingerprint of the daemon at that time
     :param files: path of each file to the name of its copy and its mode
     :param links: path of each link to its target
+    :param stamps: path of each link to what names the contents of its target, the file C(.sha256) in there
     :param tls: name of each file of the TLS directory to the name of its copy
     :param argv: the command line of a daemon that runs without an init system
     """
@@ -41,6 +42,7 @@ class Manifest(t.NamedTuple):
     digests: t.Dict[str, str]
     files: t.Dict[str, t.Tuple[str, int]]
     links: t.Dict[str, str]
+    stamps: t.Dict[str, str]
     tls: t.Dict[str, str]
     argv: t.List[str]
 
@@ -56,6 +58,7 @@ def read(path: str) -> t.Optional[Manifest]:
             digests={str(name): str(value) for name, value in found["digests"].items()},
             files={str(name): (str(copy), int(mode)) for name, (copy, mode) in found["files"].items()},
             links={str(name): str(target) for name, target in found["links"].items()},
+            stamps={str(name): str(text) for name, text in found["stamps"].items()},
             tls={str(name): str(copy) for name, copy in found["tls"].items()},
             argv=[str(part) for part in found["argv"]],
         )
@@ -82,6 +85,7 @@ def keep(
             one: (_copy(path, one), stat.S_IMODE(os.stat(one).st_mode)) for one in sorted(files) if os.path.isfile(one)
         },
         links={one: os.readlink(one) for one in sorted(links) if os.path.islink(one)},
+        stamps={one: _stamp(one) for one in sorted(links) if os.path.islink(one)},
         tls={name: _copy(path, os.path.join(tls_dir, name)) for name in (_CA, *_PAIR)},
         argv=list(argv),
     )
@@ -100,6 +104,16 @@ def _copy(path: str, source: str) -> str:
     if not os.path.exists(os.path.join(path, name)):
         _files.write_atomically(os.path.join(path, name), data)
     return name
+
+
+def _stamp(directory: str) -> str:
+    data = _files.read_optional(os.path.join(directory, ".sha256"))
+    return (data or b"").decode("ascii", "replace").strip()
+
+
+def _is(place: str, entry: str, stamp: str) -> bool:
+    path = os.path.join(place, entry)
+    return not os.path.islink(path) and os.path.isdir(path) and _stamp(path) == stamp
 
 
 def _kept(path: str, name: str) -> bytes:
@@ -123,10 +137,12 @@ def restore(path: str, *, tls_dir: str, names: t.Mapping[str, str]) -> t.Tuple[t
     pair = {name: _kept(path, manifest.tls[name]) for name in (_CA, *_PAIR)}
     done, left = [], []
     for one, target in manifest.links.items():
-        if not os.path.islink(one) or os.readlink(one) == target:
+        if not os.path.islink(one) or _stamp(one) == manifest.stamps[one]:
             continue
-        if os.path.isdir(os.path.join(os.path.dirname(one), target)):
-            _files.link_atomically(one, target)
+        place = os.path.dirname(one)
+        same = [entry for entry in [target, *sorted(os.listdir(place))] if _is(place, entry, manifest.stamps[one])]
+        if same:
+            _files.link_atomically(one, same[0])
             done.append(f"{names.get(one, one)} {target}")
         else:
             left.append(f"{names.get(one, one)} {target} is no longer installed")

@@ -148,7 +148,27 @@ def test_another_archive_under_the_same_version(run: Run, make: t.Callable[..., 
     assert running == f"{host}/lib/1.0.0/bin/buildkitd (deleted)"
     assert os.listdir(host / "lib" / "1.0.0" / "bin") == ["buildkitd"]
     assert (host / "bin" / "buildkitd").read_bytes() == b"other"
-    assert sorted(os.listdir(host / "lib")) == ["1.0.0", "current"]
+    aside = f"1.0.0~{first.options['sha256'][:8]}"
+    assert sorted(os.listdir(host / "lib")) == ["1.0.0", aside, "current"]
+    # The way back.
+    assert (host / "lib" / aside / "bin" / "buildkitd").read_bytes() == Path("/bin/sleep").read_bytes()
+    assert (host / "lib" / aside / ".sha256").read_text() == first.options["sha256"] + "\n"
+
+
+def test_old_versions_go(run: Run, make: t.Callable[..., Archive], host: Path) -> None:
+    """Only so many stay; never the one before, one that runs, or one that is protected."""
+    for number, version in enumerate(("1.0.0", "2.0.0", "3.0.0", "4.0.0")):
+        run(make(version, {"bin/buildkitd": Path("/bin/sleep").read_bytes()}), keep=0)
+        os.utime(host / "lib" / version / ".sha256", (number, number))
+    with subprocess.Popen([str(host / "lib" / "2.0.0" / "bin" / "buildkitd"), "60"]) as daemon:
+        predicted = run(make("5.0.0"), keep=2, protected=["3.0.0"], check=True)
+        outcome = run(make("5.0.0"), keep=2, protected=["3.0.0"])
+        daemon.kill()
+    assert "version 1.0.0 need not be kept" in outcome.result["reasons"]
+    assert predicted.result["reasons"] == outcome.result["reasons"]
+    assert sorted(os.listdir(host / "lib")) == ["2.0.0", "3.0.0", "4.0.0", "5.0.0", "current"]
+    run(make("6.0.0"), keep=3)
+    assert sorted(os.listdir(host / "lib")) == ["4.0.0", "5.0.0", "6.0.0", "current"]
 
 
 def test_a_link_that_went_away_comes_back(run: Run, make: t.Callable[..., Archive], host: Path) -> None:
