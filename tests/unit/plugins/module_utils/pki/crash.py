@@ -169,7 +169,9 @@ def _watch(root: Path, reached: Reached) -> None:
 
     def hook(event: str, arguments: tuple[t.Any, ...]) -> None:
         if event in _EVENTS:
-            tell(event.partition(".")[2], arguments[0])
+            path = arguments[0]
+            # Of an open file, as by fchmod, the event has its number.
+            tell(event.partition(".")[2], os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else path)
         elif event == "open" and isinstance(arguments[0], (str, bytes)) and arguments[2] & _WRITING:
             tell("open", os.fsdecode(arguments[0]))
 
