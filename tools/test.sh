@@ -28,6 +28,7 @@ integration haproxy haproxy
 integration nginx nginx-light
 integration qemu-aarch64-static qemu-user-static
 molecule openssl openssl
+molecule ssh openssh-client
 '
 
 # A package that brings a service must not start it: the tests run their own.
@@ -72,9 +73,9 @@ export ANSIBLE_COLLECTIONS_PATH=$cache/collections ANSIBLE_HOME=$cache/ansible P
 export ANSIBLE_LOCALHOST_WARNING=false
 export HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 
-# The longest jobs first, so that the lanes end together; lint before all, since it is what fails most.
+# Lint first, since it is what fails most; then the longest, so that the lanes end together.
 parts=("$@")
-[ $# != 0 ] || parts=(lint integration molecule newest unit sanity importer)
+[ $# != 0 ] || parts=(lint integration molecule unit newest sanity importer)
 jobs=()
 for part in "${parts[@]}"; do
   found=$(jobs_of "$part") || exit
@@ -90,10 +91,12 @@ if [[ ${jobs[*]} = *@bed* ]]; then
 fi
 install_programs "${jobs[@]%@*}" || exit
 
+# Waiting for daemons and time-outs leaves room for one job more than there are processors.
+lanes=${TEST_LANES:-$(($(nproc) + 1))}
 if [ ${#jobs[@]} = 1 ]; then
-  WORKERS=2 tools/test_job.sh "${jobs[0]}"
+  WORKERS=auto tools/test_job.sh "${jobs[0]}"
 else
-  python tools/run_jobs.py "$cache/test" tools/test_job.sh "${jobs[@]}"
+  python tools/run_jobs.py --lanes "$lanes" "$cache/test" tools/test_job.sh "${jobs[@]}"
 fi
 status=$?
 ! grep -qs BUILDKIT_ONE_GENERATION= "$bed" ||
