@@ -40,7 +40,19 @@ def assert_refused(fleet: Fleet, *says: str, playbook: str = "site", **how: t.An
         ({"buildkitd_config": {"grpc": {"tls": {"cert": "/x"}}}}, ["open to everyone", "use buildkitd_tls_dir"]),
         ({"buildkitd_config": {"grpc": {"debugAddress": "192.0.2.1:6060"}}}, ["Whoever reaches it needs no"]),
         ({"buildkit_pki_dir": "pki"}, ["buildkit_pki_dir is 'pki', which is no absolute path"]),
-        ({"buildkitd_config": {"worker": {"oci": {"gc": None}}}}, ["worker.oci.gc is None"]),
+        (
+            {
+                "buildkit_config": {"worker": {"oci": {"gc": None, "maxParallelism": 2}}},
+                "buildkit_cache_size": "200",
+                "buildkit_proxy": {"https": "http://user:s3cret word@proxy.example.com"},
+            },
+            [
+                "worker.oci.gc is None, but true or false is needed",
+                "the nearest one is worker.oci.max-parallelism",
+                "buildkitd_cache_size is '200', which is 200 bytes",
+                "buildkitd_proxy.https is not a proxy",
+            ],
+        ),
         ({"buildkit_names": [], "buildkit_addresses": []}, ["neither dns nor ip", "List what they dial"]),
         ({"buildkit_names": "b1.example.com"}, ["buildkit_names of host builder must be a list"]),
         ({"buildkit_clients": ["../x"]}, ["../x", "cannot be the name of a client"]),
