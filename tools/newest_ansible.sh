@@ -21,25 +21,30 @@ done
 docker run --detach --name "$name" --network host --cap-add ALL --cap-drop SYS_RESOURCE \
   --security-opt seccomp=unconfined --security-opt apparmor=unconfined --cgroupns private \
   --volume /var/lib/buildkit --volume /etc/ssl/certs:/etc/ssl/certs:ro "${index[@]}" \
-  --volume "$PWD:/checkout:ro" --volume "$(dirname "$BUILDKIT_NEW_ARCHIVE"):/archive:ro" "$image" idle >/dev/null
+  --volume "$(dirname "$BUILDKIT_NEW_ARCHIVE"):/archive:ro" "$image" idle >/dev/null
+
+# What git knows of; other parts of `make test` write into the checkout meanwhile.
+tree=/collections/ansible_collections/buildfarm/buildkit
+docker exec "$name" mkdir -p "$tree"
+git ls-files -z --cached --others --exclude-standard | tar --null --files-from - --create |
+  docker exec -i "$name" tar --extract --directory "$tree"
 
 docker exec -i --env "archive=/archive/$(basename "$BUILDKIT_NEW_ARCHIVE")" --env "sha256=$BUILDKIT_NEW_SHA256" \
   --env "version=$BUILDKIT_NEW_VERSION" "$name" bash -s <<'INSIDE'
 set -euo pipefail
 echo "Setting up the newest ansible-core ..."
 python3 -m venv /venv
-/venv/bin/pip install -q 'ansible-core>=2.21' -r /checkout/requirements.txt hypothesis pyrage pytest pytest-xdist
+/venv/bin/pip install -q 'ansible-core>=2.21' -r /collections/ansible_collections/buildfarm/buildkit/requirements.txt hypothesis pyrage pytest pytest-xdist
 export PATH=/venv/bin:$PATH ANSIBLE_COLLECTIONS_PATH=/collections ANSIBLE_LOCALHOST_WARNING=false
 ansible --version | head -n 1
-tree=/collections/ansible_collections/buildfarm/buildkit
-mkdir -p "$tree"
-cd /checkout
-tar -c --exclude ./.cache --exclude ./.demo --exclude ./.venv --exclude ./.git . | tar -x -C "$tree"
-cd "$tree"
+cd /collections/ansible_collections/buildfarm/buildkit
 
 echo "==> units"
-# shellcheck is not in the image; what it says of our scripts does not depend on Ansible or Python.
-PYTHONPATH=/collections python -m pytest -q -n 2 tests/unit/plugins \
+# All but those that end one run hundreds of times at another file operation: they test our own order of steps, which
+# depends on neither Ansible nor Python nor OpenSSL. So does shellcheck's word on our scripts; it is not in the image.
+PYTHONPATH=/collections python -m pytest -q tests/unit/plugins \
+  --ignore tests/unit/plugins/module_utils/pki/test_crash.py \
+  --ignore tests/unit/plugins/module_utils/pki/test_trouble.py \
   --deselect tests/unit/plugins/module_utils/clients/test_bundle.py::test_scripts_are_sound
 
 echo "==> sanity tests that differ"

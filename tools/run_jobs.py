@@ -23,7 +23,7 @@ from typing import Sequence
 
 import _progress
 
-LANES = 2
+LANES = 2  # where the command line does not say
 STOP_LIMIT_S = 20.0
 _POLL_S = 0.1
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import os
 import random
 import resource
 import socket
@@ -29,9 +30,10 @@ from hpack import Encoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-# Of each kind, so that all of them, for both generations of daemons, are 100,000.
-SPOILT = 20_000
-NOISE = 60_000
+# How many inputs in all: spoilt conversations of both generations of daemons, and noise.
+INPUTS = int(os.environ.get("BUILDFARM_FUZZ_INPUTS") or 15_000)
+SPOILT = INPUTS // 5
+NOISE = INPUTS - 2 * SPOILT
 MEMORY = 64 * 2**20  # bytes by which the process may grow in all of it
 SLOWEST = 2.0  # seconds for one of them, where another process may take the CPU for a moment
 
