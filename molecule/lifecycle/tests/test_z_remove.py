@@ -10,12 +10,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+# Under pytest's importlib mode the directory of a test is not searched for modules.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from virgin import docker, virgin
+
 PROJECT = Path(__file__).resolve().parents[3]
-NETWORK = "buildfarm-lifecycle"
 # Everything that a run could leave: names, types, modes, owners and links of all files, and the content of /etc.
 SNAPSHOT = r"""
 find / /run /tmp /var/lib/buildkit -xdev -printf '%p %y %m %U:%G %l\n'
@@ -43,40 +48,10 @@ RUNNING = "/bin/sleep 86123"
 testinfra_hosts = ["ansible://lifecycle-new"]
 
 
-def docker(*arguments: str, **options) -> str:
-    """Runs docker on the machine that holds the hosts."""
-    return subprocess.run(
-        ["docker", *arguments], check=True, text=True, stdout=subprocess.PIPE, timeout=60, **options
-    ).stdout
-
-
 def snapshot(name: str) -> set[str]:
     """All that is to be as it was."""
     lines = docker("exec", "-i", name, "sh", input=SNAPSHOT).splitlines()
     return {line for line in lines if not ITS_OWN.search(line)}
-
-
-@contextlib.contextmanager
-def virgin(name: str, address: str) -> Iterator[str]:
-    """A host on which nothing was done yet, made as those of the scenario."""
-    docker("rm", "-fv", name, stderr=subprocess.DEVNULL)
-    docker(
-        *("run", "--detach", "--name", name, "--hostname", name, "--network", NETWORK, "--ip", address),
-        *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cgroupns", "private"),
-        *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
-        *("--mount", "type=tmpfs,target=/run", "--mount", "type=tmpfs,target=/tmp"),
-        *("--env", "container=docker", "--volume", "/var/lib/buildkit"),
-        *(os.environ["BUILDKIT_HOST_IMAGE"], "systemd"),
-    )
-    try:
-        deadline = time.monotonic() + 60
-        asked = ["docker", "exec", name, "systemctl", "is-system-running"]
-        while subprocess.run(asked, capture_output=True, text=True, check=False).stdout != "running\n":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield name
-    finally:
-        docker("rm", "-fv", name)
 
 
 def play(inventory: Path, name: str, *arguments: str) -> list[str]:
