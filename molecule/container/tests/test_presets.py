@@ -9,7 +9,7 @@ DOCKER, PODMAN = "container-docker", "container-podman"
 
 def test_heighliner_and_buildx(hosts, play, build, ssh):
     """docker-container:// over SSH without any TCP listener; and the container of buildx's guide."""
-    # As Heighliner has it: DOCKER_HOST=ssh://, here as a context of the Docker command line.
+    # DOCKER_HOST=ssh:// as a context of the Docker command line.
     endpoint = f"docker-container://hln-buildkitd?context={DOCKER}"
     wishes = {DOCKER: {"preset": "heighliner", "endpoint": endpoint}, PODMAN: {"preset": "buildx"}}
     run = play("site", environment=ssh, wishes=wishes)
@@ -21,6 +21,9 @@ def test_heighliner_and_buildx(hosts, play, build, ssh):
     assert (shown["Privileged"], shown["NetworkMode"]) == (True, "host")
     assert ":1234 " not in docker.ran("ss -Hltn")
     assert build(endpoint, tls=False, **ssh) == "hello\n"
+    # And as Heighliner's own guide has it.
+    engine = {"DOCKER_HOST": f"ssh://root@{docker.address}", **ssh}
+    assert build("docker-container://hln-buildkitd", tls=False, **engine) == "hello\n"
     mounts = {mount["Destination"]: mount for mount in podman.inspect("container", "remote-buildkitd")["Mounts"]}
     assert mounts["/etc/buildkit/certs"]["RW"] is False
     assert build(f"tcp://{podman.address}:1234") == "hello\n"
