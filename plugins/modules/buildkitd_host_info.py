@@ -49,6 +49,11 @@ options:
     description: The directory with the daemon's certificates.
     type: path
     default: /etc/buildkit/tls
+  config_dir:
+    description: Where the role buildkitd_container would have its record of a container.
+    type: path
+    default: /etc/buildkit
+    version_added: 1.1.0
   pid_file:
     description: The pid file of a daemon that runs without an init system. Empty when there is none to look for.
     type: path
@@ -95,6 +100,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+container:
+  description: What the role buildkitd_container noted of the container that it runs here. Empty when there is none.
+  returned: always
+  type: dict
+  sample: {}
+  version_added: 1.1.0
 platform:
   description: The host's platform as release archives name it. Empty when there is no release for it.
   returned: always
@@ -240,6 +251,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     require,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
+    container,
     network,
     proc,
     process,
@@ -264,6 +276,8 @@ def _foreign_listeners(params: t.Mapping[str, t.Any]) -> t.List[str]:
     for listener in proc.listeners(params["port"]):
         activated = listener.pid == 1 and systemd.listens_on("buildkit.socket", listener.port)
         if activated or listener.executable.startswith(ours):
+            continue
+        if container.holds(container.recorded(params["config_dir"]), listener):
             continue
         if proc.overlaps(listener.address, address):
             holder = f"{listener.executable or 'an unknown program'} (process {listener.pid or 'unknown'})"
@@ -358,6 +372,7 @@ def main() -> None:
             "install_dir": {"type": "path", "default": "/usr/local/lib/buildkit"},
             "bin_dir": {"type": "path", "default": "/usr/local/bin"},
             "tls_dir": {"type": "path", "default": "/etc/buildkit/tls"},
+            "config_dir": {"type": "path", "default": "/etc/buildkit"},
             "pid_file": {"type": "path", "default": ""},
             "root": {"type": "path", "default": ""},
             "snapshot": {"type": "path", "default": ""},
@@ -371,12 +386,14 @@ def main() -> None:
     try:
         daemon = process.running(params["pid_file"]) if params["pid_file"] else None
         foreign_listeners = _foreign_listeners(params)
+        record = container.read_record(params["config_dir"])
         network_obstacles = network.obstacles(params["network_subnet"]) if params["network"] == "bridge" else []
     except HostError as error:
         module.fail_json(msg=str(error))
     host_plugins = network.plugin_directory()
     module.exit_json(
         changed=False,
+        container=record,
         platform=release.PLATFORMS.get(platform.machine(), "") if platform.system() == "Linux" else "",
         machine=platform.machine(),
         systemd=systemd.is_running(),

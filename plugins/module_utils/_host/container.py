@@ -166,6 +166,8 @@ class Engine:
         The container is gone afterwards. It has no network, and prints buildkitd's version.
         """
         probe = f"{_PROBE_NAME}-{os.getpid()}"
+        if self.kind == "podman":
+            options = [*options, "--pids-limit=0"]  # as the role runs it
         tried = self.run(
             *("run", "--rm", "--name", probe, "--network", "none", "--pull", "never", *options),
             *("--entrypoint", "buildkitd", image, "--version"),
