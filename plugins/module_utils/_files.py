@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import secrets
 import shutil
+import stat
 import time
 import typing as t
 
@@ -119,12 +121,21 @@ def remove_tree(path: str) -> None:
 
 
 def read_optional(path: str) -> bytes | None:
-    """The bytes of a file, or None when there is no such file."""
+    """The bytes of a file, or None when there is no such file.
+
+    What is no file, such as a pipe that somebody put there, is neither waited for nor read without end.
+    """
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=_open_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "This is no file", path)
             return stream.read()
     except FileNotFoundError:
         return None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
@@ -138,7 +149,7 @@ def locked(path: str, *, timeout: float, read_only: bool = False) -> t.Iterator[
     """
     flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE_FILE)
     except FileNotFoundError:
         if not read_only:
             raise

@@ -80,6 +80,12 @@ forwards:
   type: list
   elements: dict
   sample: []
+taken:
+  description: The names of O(forwards) that forwards of other pools have already.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 others:
   description: Users who are in the pool's group for the sake of other pools too.
   returned: success
@@ -118,6 +124,7 @@ def main() -> None:
         gone_users=notes.gone_users(note, params["users"]),
         gone_forwards=notes.gone_forwards(note, params["forwards"]),
         forwards=[notes.forward(one) for one in params["forwards"]],
+        taken=notes.taken(found, params["forwards"], params["pool"]),
         others=notes.members(found, str(note.get("group") or ""), params["pool"]),
     )
 

@@ -63,3 +63,11 @@ def members(notes: t.Mapping[str, t.Mapping[str, t.Any]], group: str, without: s
             for user in note["users"]
         }
     )
+
+
+def taken(
+    notes: t.Mapping[str, t.Mapping[str, t.Any]], forwards: t.Sequence[t.Mapping[str, t.Any]], without: str
+) -> t.List[str]:
+    """The names of forwards that other pools than one have already."""
+    theirs = {one["name"] for pool, note in notes.items() if pool != without for one in note.get("forwards", [])}
+    return [one["name"] for one in forwards if one.get("name") in theirs]

@@ -10,6 +10,7 @@ import pwd
 import stat
 import typing as t
 
+from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients.errors import ClientError
 
 
@@ -111,7 +112,7 @@ def _name_of(uid: int) -> str:
 def why_not_readable(path: str) -> str:
     """Why a file cannot be read with the rights in force; empty where it can."""
     try:
-        with open(path, "rb"):
-            return ""
+        _files.read_optional(path)
     except OSError as error:
         return f"{path}: {error.strerror}"
+    return "" if os.path.exists(path) else f"{path}: No such file or directory"

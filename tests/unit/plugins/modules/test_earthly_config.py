@@ -120,3 +120,14 @@ def test_there_is_nothing_of_a_user_who_is_no_more(options: dict[str, t.Any]) ->
     """So that a machine can be cleaned whose users have gone."""
     gone = run_module("earthly_config", {**options, "state": "absent", "user": "nobody-of-that-name"})
     assert gone.result["changed"] is False
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(
+    options: dict[str, t.Any], tmp_path: Path, target: str
+) -> None:
+    """A user could hold the run up with it."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".earth").mkdir()
+    (tmp_path / ".earth" / "config.yml").symlink_to(tmp_path / target)
+    assert "This is no file" in run_module("earthly_config", options).message

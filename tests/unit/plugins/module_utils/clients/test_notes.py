@@ -24,6 +24,13 @@ def test_who_and_what_is_gone() -> None:
     assert notes.gone_forwards({}, [SSH]) == []
 
 
+def test_a_name_of_another_pools_forward_is_taken() -> None:
+    """The units would be the same."""
+    found: dict[str, dict[str, t.Any]] = {"a": {"forwards": [notes.forward(SSH)]}, "b": {}}
+    assert notes.taken(found, [SSH, {"name": "two"}], without="b") == ["one"]
+    assert notes.taken(found, [SSH], without="a") == []
+
+
 def test_other_pools_keep_their_members(tmp_path: Path) -> None:
     """Those in the same group, and not those of another."""
     for pool, group, user in (("a", "g", "alice"), ("b", "g", "bob"), ("c", "other", "zoe")):
