@@ -50,6 +50,8 @@ copied_tree() { # JOB
 }
 
 job_lint() {
+  local tree
+  tree=$(copied_tree lint) || return
   python -m ruff check . && python -m ruff format --check . &&
     python -m mypy -p ansible_collections.buildfarm.buildkit.plugins &&
     MYPYPATH=tools python -m mypy tools/*.py &&
@@ -60,7 +62,7 @@ job_lint() {
       plugins/modules/{buildx_builder,earthly_config}.py &&
     python -m yamllint -s . && ansible-lint --offline -q &&
     shellcheck tools/*.sh .ci/run &&
-    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$(copied_tree lint)" &&
+    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$tree" &&
     antsibull-changelog lint
 }
 
@@ -72,11 +74,12 @@ job_sanity() {
 }
 
 job_importer() {
-  local importer=$cache/importer build=$cache/build
+  local importer=$cache/importer build=$cache/build tree
+  tree=$(copied_tree importer) || return
   [ -x "$importer/bin/python" ] || python -m venv "$importer" || return
   "$importer/bin/python" -m pip install -q --disable-pip-version-check galaxy-importer==0.4.44 || return
   rm -rf "$build" && mkdir -p "$build" &&
-    ansible-galaxy collection build --output-path "$build" "$(copied_tree importer)" &&
+    ansible-galaxy collection build --output-path "$build" "$tree" &&
     ansible-galaxy collection install --offline --force -p "$build/installed" "$build"/*.tar.gz || return
   (cd "$build" && PATH="$importer/bin:$PATH" GALAXY_IMPORTER_CONFIG=$checkout/tests/galaxy-importer.cfg \
     "$importer/bin/python" -m galaxy_importer.main ./*.tar.gz) 2>&1 | tee "$build/importer.log"
