@@ -1,6 +1,6 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two questions to a daemon through its unix socket, from its own host, by the buildctl that lies beside it.
+"""Questions to a daemon through its unix socket, from its own host, by the buildctl that lies beside it.
 
 Hosts have no gRPC library, and the answer must be as fresh as can be: buildctl takes about 20 ms.
 """
@@ -8,6 +8,8 @@ Hosts have no gRPC library, and the answer must be as fresh as can be: buildctl 
 from __future__ import annotations
 
 import os
+import re
+import select
 import subprocess
 import typing as t
 
@@ -16,6 +18,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 TIMEOUT = 5.0  # seconds for a call
 # A record that is STARTED (api/services/control/control.proto, BuildHistoryEventType) is of a build that runs.
 _RUNNING = '{{if eq (printf "%s" .Type) "STARTED"}}{{.Record.Ref}}\n{{end}}'
+_EVENT = re.compile(rb"^event: (STARTED|COMPLETE) ref:(\S+)$", re.MULTILINE)
 _VERSION = "{{.BuildkitVersion.Version}}"
 
 
@@ -29,20 +32,81 @@ def version(pid: int, path: str) -> str:
     return _buildctl(pid, path, "info", _VERSION).strip()
 
 
-def _buildctl(pid: int, path: str, question: str, template: str) -> str:
-    """What ``buildctl debug`` prints, asked in the file system as the daemon sees it, which may be a container's.
+class Watch:
+    """Knows at any time which builds run, also after the daemon was told to end, when it answers no more questions.
 
-    It is run in the socket's directory: the address of a unix socket has no room for a long path.
+    It is ``buildctl debug monitor``, whose call goes on until either side ends it. Raises HostError when the daemon
+    cannot be asked.
+    """
+
+    def __init__(self, pid: int, path: str) -> None:
+        command, directory = _command(pid, path, "monitor")
+        try:
+            self._monitor = subprocess.Popen(
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
+        self._text = b""
+        try:
+            # What ends after this question is told by the monitor, if that listens by then; so it is asked twice.
+            self.running = {*builds(pid, path)}
+            self.update(0.1)
+            self.running &= {*builds(pid, path)}
+        except HostError:
+            self.close()
+            raise
+
+    def update(self, seconds: float) -> bool:
+        """Listen for so long; whether there is anybody to listen to."""
+        pipe = self._monitor.stdout
+        if pipe is None or pipe.closed:
+            return False
+        if not select.select([pipe], [], [], seconds)[0]:
+            return self._monitor.poll() is None
+        self._text += os.read(pipe.fileno(), 1 << 16)
+        whole, _newline, self._text = self._text.rpartition(b"\n")
+        for event, ref in _EVENT.findall(whole):
+            (self.running.add if event == b"STARTED" else self.running.discard)(ref.decode("utf-8", "replace"))
+        return self._monitor.poll() is None
+
+    def close(self) -> None:
+        """Hang up, so that the daemon need not wait for us."""
+        self._monitor.kill()
+        self._monitor.wait()
+        if self._monitor.stdout:
+            self._monitor.stdout.close()
+
+
+def _command(pid: int, path: str, *question: str) -> t.Tuple[t.List[str], str]:
+    """How buildctl is run for a question, and the directory to run it in.
+
+    That is the socket's, in the file system as the daemon sees it, which may be a container's: the address of a unix
+    socket has no room for a long path. Raises HostError when the daemon is gone.
     """
     directory, name = os.path.split(path)
     try:
-        program = os.path.join(os.path.dirname(os.readlink(f"/proc/{pid}/exe")), "buildctl")
+        program = os.path.dirname(os.readlink(f"/proc/{pid}/exe")) + "/buildctl"
+        command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}"]
+    except OSError as error:
+        raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
+    command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}", "debug", *question]
+    return command, f"/proc/{pid}/root{directory}"
+
+
+def _buildctl(pid: int, path: str, question: str, template: str) -> str:
+    """What ``buildctl debug`` prints."""
+    command, directory = _command(pid, path, question, "--format", template)
+    try:
         done = subprocess.run(
-            [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}", "debug", question, "--format", template],
-            cwd=f"/proc/{pid}/root{directory}",
+            command,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors="replace",
             timeout=TIMEOUT,

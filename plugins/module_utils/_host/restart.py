@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Restarts a daemon in a moment in which it builds nothing, or, when none comes in time, as the policy says.
 
-The moment is found on the daemon's own host, and the signal follows its answer at once. A client that has just connected
-has not sent its build yet, so nobody may have connected within the last second, nor while the daemon was asked. From v0.14
-on SIGTERM lets accepted builds end; before, it kills them.
+The moment is found on the daemon's own host, and the signal follows its answer at once. A client that has just
+connected has not sent its build yet, so nobody may have connected within the last second, nor while the daemon was
+asked. From v0.14 on SIGTERM lets accepted builds end; before, it kills them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 
 GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
 # Each for what else there is to say, in :attr:`Outcome.how`.
-IDLE, DOWN, SKIPPED = "idle", "down", "skipped"
+IDLE, DOWN, ENDING, SKIPPED = "idle", "down", "ending", "skipped"
 
 SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
 _POLL = 0.02  # seconds
-_ASK = 0.2  # seconds between two questions, which cost 20 ms of processor time each
+_ASK = 0.2  # seconds between two attempts to ask a daemon that is silent
+_HANG_UP = 0.1  # seconds without a build after which our own call is ended, so that the daemon need not wait for it
 _SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 _SESSIONS = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
@@ -46,6 +47,7 @@ class Wish:
     :param waited: how long was waited before, in seconds
     :param stop_timeout: how long accepted builds may take to end after SIGTERM, in seconds
     :param command: what starts the daemon again; empty if the caller does
+    :param ending: whether the daemon is ending already, because a run before this one was killed for instance
     """
 
     socket: str
@@ -55,13 +57,14 @@ class Wish:
     waited: float = 0.0
     stop_timeout: float = 600.0
     command: t.Sequence[str] = ()
+    ending: bool = False
 
 
 @dataclass
 class Outcome:
     """What became of it.
 
-    :param how: IDLE, DOWN, SKIPPED, or the policy GRACEFUL or NOW
+    :param how: IDLE, DOWN, ENDING, SKIPPED, or the policy GRACEFUL or NOW
     :param builds: what ran last, by name
     :param problem: why the daemon could not be asked; empty if it could
     :param waited: seconds until the decision
@@ -90,6 +93,8 @@ class Outcome:
         after = f"after {self.waited:.0f} s"
         if self.how == DOWN:
             return "It did not run."
+        if self.how == ENDING:
+            return f"It was ending already; that took {self.stopped:.0f} s more."
         if self.how == IDLE:
             forced = " Idle clients held it up, and were cut off." if self.killed else ""
             return f"No build ran; waited {self.waited:.0f} s for that.{forced}"
@@ -99,7 +104,7 @@ class Outcome:
                 f"restarted for is in place, and the next run tries again."
             )
         if self.how == GRACEFUL:
-            end = "what then ran was killed" if self.killed else "they ended on the old process"
+            end = "what still held it up was ended" if self.killed else "all of it ended on the old process"
             return f"{ran} {after}; {end}, in {self.stopped:.0f} s more."
         return f"{ran} {after}; killed with all that it ran."
 
@@ -154,26 +159,41 @@ class _Watch:
         self._daemon = daemon
         self._wish = wish
         self._since: t.Dict[str, float] = {}
-        self.builds: t.List[str] = []
-        self.problem = ""
+        self.events: t.Optional[ask.Watch] = None
+        self.problem = "it was not asked"
+        self._open()
 
-    def idle(self) -> bool:
-        """Whether this is the moment. Who connects while the daemon is asked has not built yet, but may do so now."""
+    def _open(self) -> None:
         try:
-            self.builds = ask.builds(self._daemon.pid, self._wish.socket)
+            self.events = ask.Watch(self._daemon.pid, self._wish.socket)
             self.problem = ""
         except HostError as error:
+            self.events = None
             self.problem = str(error)
+
+    @property
+    def builds(self) -> t.List[str]:
+        """What runs, as far as that is known."""
+        return sorted(self.events.running) if self.events else []
+
+    def idle(self, seconds: float) -> bool:
+        """Whether this is the moment. What happens until it is, or for so many seconds, is taken in."""
+        if self.events and not self.events.update(seconds):
+            self.close()
+        if not self.events:
+            self._open()
         now = time.monotonic()
         present = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
         self._since = {one: self._since.get(one, now) for one in present if one != "0"}
         settled = "0" not in present and all(now - since >= SETTLED for since in self._since.values())
-        return settled and not self.builds and not self.problem
+        if not self.events or not settled or not self.events.update(0):
+            return False
+        return not self.events.running
 
     def wait(self) -> bool:
         """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
         began = answered = time.monotonic()
-        while not self.idle():
+        while not self.idle(_POLL):
             now = time.monotonic()
             if not self.problem:
                 answered = now
@@ -181,8 +201,15 @@ class _Watch:
                 return True  # it ended by itself
             if now - began >= self._wish.limit or now - answered >= _SILENT:
                 return False
-            time.sleep(min(_ASK, max(0.0, began + self._wish.limit - now)))
+            if self.problem:
+                time.sleep(_ASK)
         return True
+
+    def close(self) -> None:
+        """Hang up."""
+        if self.events:
+            self.events.close()
+            self.events = None
 
 
 def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: bool = False) -> Outcome:
@@ -196,57 +223,79 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
             f"which from v0.14 on ends them. Leave the policy out, or choose skip or now."
         )
     policy = wish.policy or (GRACEFUL if ends_builds(version) else SKIP)
-    watch, began = _Watch(daemon, wish), time.monotonic()
-    came = watch.idle() if look_once else watch.wait()
-    if look_once and not watch.builds and not watch.problem:
-        came = True
-    outcome = Outcome(
-        how=IDLE if came else SKIPPED if policy == SKIP else policy,
-        policy=policy,
-        version=version,
-        builds=watch.builds,
-        problem=watch.problem,
-        waited=wish.waited + time.monotonic() - began,
-    )
-    if not look_once and outcome.restarted:
-        _stop(daemon, wish, outcome)
+    began = time.monotonic()
+    if wish.ending:
+        outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
+        if not look_once and not _ended(daemon, wish.stop_timeout, None):
+            outcome.killed = True
+            process.kill_tree(daemon)
+        outcome.stopped = time.monotonic() - began
+        return outcome
+    watch = _Watch(daemon, wish)
+    try:
+        came = not (watch.builds or watch.problem) if look_once else watch.wait()
+        outcome = Outcome(
+            how=IDLE if came else SKIPPED if policy == SKIP else policy,
+            policy=policy,
+            version=version,
+            builds=watch.builds,
+            problem=watch.problem,
+            waited=wish.waited + time.monotonic() - began,
+        )
+        if not look_once and outcome.restarted:
+            _stop(daemon, wish, outcome, watch.events)
+    finally:
+        watch.close()
     return outcome
 
 
-def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome) -> None:
+def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, events: t.Optional[ask.Watch]) -> None:
     """End the daemon, as was decided."""
     began = time.monotonic()
     if outcome.how == NOW:
         process.kill_tree(daemon)
         return
     _signal(daemon, signal.SIGTERM)
-    # A stream that a client holds open keeps the daemon from ending, whether it builds or not.
-    in_time = outcome.how != IDLE or _ended(daemon, min(_SESSIONS, wish.stop_timeout))
-    if not in_time and not proc.descendants(daemon.pid):
+    if not _ended(daemon, wish.stop_timeout, events):
         outcome.killed = True
-        for _more in range(_FORCED):
-            _signal(daemon, signal.SIGTERM)
-            time.sleep(_POLL)  # two of the same that wait at the same time are one
-    if not _ended(daemon, began + wish.stop_timeout - time.monotonic()):
-        outcome.killed = True
-        process.kill_tree(daemon)
+        if not events or events.running or not _force(daemon):
+            process.kill_tree(daemon)
     outcome.stopped = time.monotonic() - began
+
+
+def _ended(daemon: proc.ProcessIdentity, timeout: float, events: t.Optional[ask.Watch]) -> bool:
+    """Whether it ends within so many seconds.
+
+    A stream that a client holds open keeps it from that without end, so it is waited for only as long as it builds, and
+    some seconds more. Ours is one of them, which nobody waits for.
+    """
+    deadline = time.monotonic() + timeout
+    built = time.monotonic()
+    while proc.identify(daemon.pid) == daemon:
+        now = time.monotonic()
+        if not events or not events.update(_POLL):
+            time.sleep(_POLL)
+        if not events or events.running:
+            built = now
+        elif now - built >= _HANG_UP:
+            events.close()  # nothing more will be told
+        if now >= deadline or now - built >= _SESSIONS:
+            return False
+    return True
+
+
+def _force(daemon: proc.ProcessIdentity) -> bool:
+    """End a daemon that builds nothing any more, as its own command line does; whether that helped."""
+    for _more in range(_FORCED):
+        _signal(daemon, signal.SIGTERM)
+        time.sleep(_POLL)  # two of the same that wait at the same time are one
+    return _ended(daemon, _SESSIONS, None)
 
 
 def _signal(daemon: proc.ProcessIdentity, number: signal.Signals) -> None:
     if proc.identify(daemon.pid) == daemon:
         with contextlib.suppress(ProcessLookupError):
             os.kill(daemon.pid, number)
-
-
-def _ended(daemon: proc.ProcessIdentity, timeout: float) -> bool:
-    """Whether it ends within so many seconds."""
-    deadline = time.monotonic() + timeout
-    while proc.identify(daemon.pid) == daemon:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL)
-    return True
 
 
 def start(command: t.Sequence[str], unit: str = "") -> None:
