@@ -49,21 +49,25 @@ copied_tree() { # JOB
     git -C "$tree" init -q && git -C "$tree" add -A && echo "$tree"
 }
 
+# All of them, so that one run shows all there is to mend.
 job_lint() {
-  local tree
+  local tree failed=0
   tree=$(copied_tree lint) || return
-  python -m ruff check . && python -m ruff format --check . &&
-    python -m mypy -p ansible_collections.buildfarm.buildkit.plugins &&
-    MYPYPATH=tools python -m mypy tools/*.py &&
-    vermin --quiet --no-tips --target=3.8- --violations \
-      plugins/module_utils/_files.py plugins/module_utils/_deps.py plugins/module_utils/_pki plugins/module_utils/_host \
-      plugins/modules/buildkit_c*.py plugins/modules/buildkit_{files,pki}.py plugins/modules/buildkitd_*.py \
-      plugins/module_utils/_clients/{__init__,buildx,buildx_store,earthly,endpoints,errors,identity,platforms,programs,users}.py \
-      plugins/modules/{buildx_builder,earthly_config}.py &&
-    python -m yamllint -s . && ansible-lint --offline -q &&
-    shellcheck tools/*.sh .ci/run &&
-    antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$tree" &&
-    antsibull-changelog lint
+  python -m ruff check . || failed=1
+  python -m ruff format --check . || failed=1
+  python -m mypy -p ansible_collections.buildfarm.buildkit.plugins || failed=1
+  MYPYPATH=tools python -m mypy tools/*.py || failed=1
+  vermin --quiet --no-tips --target=3.8- --violations \
+    plugins/module_utils/_files.py plugins/module_utils/_deps.py plugins/module_utils/_pki plugins/module_utils/_host \
+    plugins/modules/buildkit_c*.py plugins/modules/buildkit_{files,pki}.py plugins/modules/buildkitd_*.py \
+    plugins/module_utils/_clients/{__init__,buildx,buildx_store,earthly,endpoints,errors,identity,platforms,programs,users}.py \
+    plugins/modules/{buildx_builder,earthly_config}.py || failed=1
+  python -m yamllint -s . || failed=1
+  ansible-lint --offline -q || failed=1
+  shellcheck tools/*.sh .ci/run molecule/*/*.sh || failed=1
+  antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=dependent "$tree" || failed=1
+  antsibull-changelog lint || failed=1
+  return "$failed"
 }
 
 job_sanity() {
