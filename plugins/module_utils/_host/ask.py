@@ -91,7 +91,6 @@ def _command(pid: int, path: str, *question: str) -> t.Tuple[t.List[str], str]:
     directory, name = os.path.split(path)
     try:
         program = os.path.dirname(os.readlink(f"/proc/{pid}/exe")) + "/buildctl"
-        command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}"]
     except OSError as error:
         raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
     command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}", "debug", *question]
