@@ -27,7 +27,7 @@ ENV = r"""# Remote BuildKit pool @POOL@, client @CLIENT@. Use it with:  . /path/
 if [ -n "${BASH_VERSION:-}" ]; then
   BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 elif [ -n "${ZSH_VERSION:-}" ]; then
-  BUILDKIT_TLS_DIR=$(eval 'set -- "${funcsourcetrace[@]}"; printf %s "${1%:*}"')
+  BUILDKIT_TLS_DIR=$(eval 'zmodload zsh/parameter; set -- "${funcsourcetrace[@]}"; printf %s "${1%:*}"')
   BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "$BUILDKIT_TLS_DIR")" && pwd)
 else
   BUILDKIT_TLS_DIR=$PWD
