@@ -92,8 +92,9 @@ def why_not_roots_own(path: str) -> str:
         while True:
             with contextlib.suppress(FileNotFoundError):
                 info = os.stat(place)
-                # In a sticky directory, such as /tmp, nobody else can exchange what is root's.
-                open_to_others = info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX
+                # In a sticky directory, such as /tmp, nobody else can exchange what is root's. A group may be one of
+                # administrators, such as staff in Debian's /usr/local.
+                open_to_others = info.st_mode & 0o002 and not info.st_mode & stat.S_ISVTX
                 if info.st_uid != 0 or open_to_others:
                     return f"{place} belongs to {_name_of(info.st_uid)}, or others can write to it"
             if place == os.path.dirname(place):

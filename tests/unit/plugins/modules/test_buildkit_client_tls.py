@@ -249,6 +249,8 @@ def test_root_does_not_write_where_others_could_lead_it_astray(tmp_path: Path, m
         refused = run_module("buildkit_client_tls", wish(theirs / "pool"))
         assert "Name that user as owner" in refused.message
         assert users.why_not_roots_own(str(tmp_path / "pool")) == ""
+        tmp_path.chmod(0o2775)
+        assert users.why_not_roots_own(str(tmp_path / "pool")) == ""
         tmp_path.chmod(0o777)
         assert "others can write to it" in users.why_not_roots_own(str(tmp_path / "pool"))
         tmp_path.chmod(0o1777)
