@@ -14,8 +14,8 @@ version_added: 1.1.0
 description:
   - Asks the daemon until no build runs and nobody has just connected, and ends it in that moment with SIGTERM; then it
     starts it again. When no such moment comes within O(limit) seconds, O(policy) says what to do.
-  - It asks through the unix socket on the daemon's own host, so that the signal follows the answer within about a
-    millisecond, and so that a certificate that ended is no obstacle.
+  - It asks through the unix socket on the daemon's own host, so that the signal follows the answer within some
+    milliseconds, and so that a certificate that ended is no obstacle.
   - Clients that only hold a connection do not keep it from restarting. They are cut off when they hold it up for more
     than five seconds.
   - Builds that were sent as internal, such as this collection's own proofs, are not counted.
@@ -116,7 +116,8 @@ restarted:
   sample: true
 how:
   description:
-    - V(idle) when nothing ran, V(down) when it did not run, V(skipped) when it was left as it is.
+    - V(idle) when nothing ran, V(down) when it did not run, V(ending) when it was ending already, and V(skipped) when it
+      was left as it is.
     - Else what O(policy) said, V(graceful) or V(now).
   returned: success
   type: str
@@ -202,6 +203,7 @@ def main() -> None:
         waited=params["waited"],
         stop_timeout=params["stop_timeout"],
         command=params["command"],
+        ending=bool(params["unit"]) and systemd.show(params["unit"])["ActiveState"] == "deactivating",
     )
     try:
         outcome = restart.decide(_daemon(params), wish, look_once=module.check_mode)
