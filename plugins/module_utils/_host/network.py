@@ -134,7 +134,7 @@ def traces() -> t.List[str]:
         found.append(f"nftables table inet {TABLE}")
     if os.path.isdir(_LEASES):
         found.append(_LEASES)
-        if _has("iptables-save") and _rules_to_delete(_run("iptables-save").stdout):
+        if _has("iptables-save") and rules_to_delete(_run("iptables-save").stdout):
             found.append("rules of iptables")
     return found
 
@@ -144,7 +144,7 @@ def remove() -> None:
     if _has("iptables-save"):
         # Deleting the rules of our network may empty the shared chains.
         for _round in range(2):
-            for argv in _rules_to_delete(_run("iptables-save").stdout):
+            for argv in rules_to_delete(_run("iptables-save").stdout):
                 _must(*argv)
     if os.path.isdir(f"/sys/class/net/{BRIDGE}"):
         _must("ip", "link", "delete", BRIDGE)
@@ -166,7 +166,7 @@ def _must(*argv: str) -> None:
         raise HostError(f"Removing the network of build steps failed: {shlex.join(argv)}: {done.stderr.strip()}")
 
 
-def _rules_to_delete(saved: str) -> t.List[t.List[str]]:
+def rules_to_delete(saved: str) -> t.List[t.List[str]]:
     """The commands that delete what is ours of a listing of C(iptables-save): rules first, then chains."""
     rules: t.Dict[str, t.List[t.List[str]]] = {}
     table = ""
