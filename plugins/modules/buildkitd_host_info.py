@@ -342,17 +342,6 @@ def _bundled_plugins(params: t.Mapping[str, t.Any]) -> str:
     return programs if network.bundled(programs) else ""
 
 
-def _disk_size(root: str) -> int:
-    """Bytes of the file system of a directory, or of the nearest parent that is there (statvfs(3))."""
-    if not root:
-        return 0
-    path = os.path.realpath(root)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_frsize * found.f_blocks
-
-
 def _foreign_programs(params: t.Mapping[str, t.Any]) -> t.List[str]:
     """Why a program cannot be linked."""
     try:
