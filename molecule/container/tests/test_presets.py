@@ -27,7 +27,7 @@ def test_heighliner_and_buildx(hosts, play, build, ssh):
     mounts = {mount["Destination"]: mount for mount in podman.inspect("container", "remote-buildkitd")["Mounts"]}
     assert mounts["/etc/buildkit/certs"]["RW"] is False
     assert build(f"tcp://{podman.address}:1234") == "hello\n"
-    assert f"tcp://{podman.address}:1234" in run.proved
+    assert run.proved == [endpoint, f"tcp://{podman.address}:1234"]
 
 
 def test_earthly_and_earthbuild(hosts, play, build):

@@ -1,0 +1,118 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What cannot be meant, or cannot work, is refused before anything changes, with what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+DOCKER, PODMAN = "container-docker", "container-podman"
+
+
+def _state(host) -> str:
+    """What a refused run must leave as it is: containers, images, volumes, files."""
+    engine = host.engine
+    return host.ran(
+        f"{engine} ps --all --no-trunc --format '{{{{.ID}}}} {{{{.Names}}}}'; {engine} images --all --quiet; "
+        f"{engine} volume ls --quiet; "
+        "find /etc/buildkit /etc/containers /etc/systemd/system -type f | sort | xargs sha256sum"
+    )
+
+
+@contextlib.contextmanager
+def _unchanged(hosts) -> Iterator[None]:
+    before = {engine: _state(host) for engine, host in hosts.items()}
+    yield
+    assert {engine: _state(host) for engine, host in hosts.items()} == before
+
+
+def test_what_cannot_be_meant_is_refused(hosts, play):
+    """All at once: a tag that moves, no tag, plaintext, and a cache on the overlay that the host itself lies on."""
+    wishes = {
+        DOCKER: {"image_name": "localhost/buildkit", "preset": "earthly", "port": 8372},
+        PODMAN: {"image_name": "localhost/buildkit:latest", "preset": "earthbuild", "port": 8372},
+    }
+    with _unchanged(hosts):
+        run = play(
+            "site",
+            wishes=wishes,
+            buildkitd_container_volume="/srv/cache",
+            buildkitd_container_environment={"BUILDKIT_TLS_ENABLED": "false"},
+        )
+    assert run.code == 2, run.output
+    assert "without a tag or digest, which means latest" in run.text
+    assert "a tag that moves" in run.text
+    assert run.text.count("buildkitd_container_environment sets BUILDKIT_TLS_ENABLED") >= 2
+    assert run.text.count("/srv/cache") >= 2
+    assert "overlay" in run.text
+    assert set(run.changed.values()) == {0}
+
+
+def test_what_strangers_have_is_left_to_them(hosts, play):
+    """A name and a port that somebody else uses; and an image that is none of BuildKit's."""
+    strangers = {}
+    for engine, host in hosts.items():
+        host.ran(f"tar -cT /dev/null | {engine} import - localhost/empty:1")
+        host.ran(f"{engine} create --name theirs localhost/empty:1 /none")
+        strangers[engine] = host.ran("python3 -m http.server 2345 >/dev/null 2>&1 & echo $!").strip()
+    try:
+        with _unchanged(hosts):
+            run = play(
+                "site",
+                wishes={name: {"image_name": "localhost/empty:1", "port": 2345} for name in (DOCKER, PODMAN)},
+                buildkitd_container_name="theirs",
+                buildkitd_container_image_archive="",
+            )
+    finally:
+        for engine, host in hosts.items():
+            host.ran(f"kill {strangers[engine]}; {engine} rm theirs; {engine} rmi localhost/empty:1")
+    assert run.code == 2, run.output
+    for host in hosts.values():
+        assert f"{host.name}: {host.engine}: " in run.text
+    assert run.text.count("a container named theirs is here already") >= 2
+    assert run.text.count("port 2345 is in use by something else") >= 2
+    assert run.text.count("the image localhost/empty:1 has no buildkitd") >= 2
+    assert set(run.changed.values()) == {0}
+
+
+@contextlib.contextmanager
+def _instead(host, body: str) -> Iterator[None]:
+    """Has the engine's command stand aside for one that does this before anything else; for none without a body."""
+    program, aside = f"/usr/bin/{host.engine}", f"/usr/lib/{host.engine}.away"
+    host.ran(f"mv {program} {aside}")
+    try:
+        if body:
+            host.ran(f"cat >{program} <<'X'\n#!/bin/sh\n{body}\nexec {aside} \"$@\"\nX\nchmod 755 {program}")
+        yield
+    finally:
+        host.ran(f"mv -f {aside} {program}")
+
+
+def test_an_engine_that_is_missing_or_too_old_is_refused(hosts, play):
+    """With what to install, and the oldest version that will do."""
+    old = 'case "$*" in *version*) echo 4.3.1; exit;; esac'
+    with _unchanged(hosts), _instead(hosts["docker"], ""), _instead(hosts["podman"], old):
+        run = play("site")
+    assert run.code == 2, run.output
+    assert "container-docker: docker: there is no command docker. Install Docker" in run.text
+    assert re.search(r"container-podman: podman: .*4\.3\.1.*4\.4", run.text), run.output
+    assert set(run.changed.values()) == {0}
+
+
+def test_an_engine_that_cannot_give_what_is_needed_is_refused(hosts, play):
+    """Found out by starting a container, which a command here answers as an engine without the rights does."""
+    unable = 'case "$1" in run) echo "unable to apply caps: operation not permitted" >&2; exit 126;; esac'
+    # One that runs proves that it can.
+    stop = {"docker": "docker stop --time 30 buildkitd", "podman": "systemctl stop buildkitd"}
+    for engine, host in hosts.items():
+        host.ran(stop[engine])
+    with _unchanged(hosts), _instead(hosts["docker"], unable), _instead(hosts["podman"], unable):
+        run = play("site")
+    for engine, host in hosts.items():
+        host.ran(stop[engine].replace("stop --time 30", "start").replace("stop", "start"))
+    assert run.code == 2, run.output
+    assert "Docker cannot start a container with what buildkitd needs" in run.text
+    assert "Podman cannot start a container with what buildkitd needs" in run.text
+    assert set(run.changed.values()) == {0}
