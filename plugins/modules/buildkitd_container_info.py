@@ -194,6 +194,12 @@ service:
   returned: always
   type: bool
   sample: false
+proxy_files:
+  description: Files with the proxies of containers of this role, one at most but in the middle of a run.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 config_text:
   description: What O(config_file) holds. Empty when it is not there.
   returned: always
@@ -227,6 +233,7 @@ obstacle:
   sample: ""
 """
 
+import glob
 import importlib.util
 import os
 import socket
@@ -453,6 +460,7 @@ def main() -> None:
         record=host.record,
         service=host.service(),
         config_text=config_text,
+        proxy_files=sorted(glob.glob(os.path.join(glob.escape(params["config_dir"]), "container-proxy", "*.env"))),
         unit_text=host.unit_text,
         tls_files=[
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))

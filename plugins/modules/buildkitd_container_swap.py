@@ -13,7 +13,7 @@ short_description: Set the container of buildkitd aside for another one, put it 
 version_added: 1.1.0
 description:
   - A container cannot be changed, only replaced, and two cannot have one port. So the old one is stopped and renamed,
-    and kept until the new one is proved.
+    and kept until the new one is proved. This module does what is around that.
   - Touches only containers that the role buildkitd_container made, which have its label.
   - It needs the Python standard library and the engine's command line.
 extends_documentation_fragment:
@@ -26,7 +26,7 @@ attributes:
     details: There is nothing to differ.
   idempotent:
     support: partial
-    details: V(held), V(released), V(aside) and V(back) are done each time.
+    details: V(held), V(released) and V(back) are done each time.
 options:
   engine:
     description: Which engine has it.
@@ -34,19 +34,19 @@ options:
     choices: [docker, podman]
     required: true
   name:
-    description: The name of the container. What is set aside has C(-previous) behind it.
+    description:
+      - The name of the container. What is set aside has C(-previous) behind it, what is to take its place C(-next).
     type: str
     required: true
   state:
     description:
       - V(held) keeps the engine from starting the container again when it ends; V(released) undoes that, and starts it
         where it ended.
-      - V(aside) stops the container and renames it.
       - V(back) removes the container, and renames and starts what was set aside.
-      - V(done) removes what was set aside.
-      - V(absent) stops and removes the container and what was set aside, and O(volume) with O(purge).
+      - V(done) removes what was set aside, and what was made to take the place of the container but did not.
+      - V(absent) removes these and the container itself, and O(volume) with O(purge).
     type: str
-    choices: [held, released, aside, back, done, absent]
+    choices: [held, released, back, done, absent]
     required: true
   kill:
     description: Whether it is killed, with all that it builds, instead of stopped.
@@ -71,11 +71,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Make room for another container
+- name: Go back to the container that was set aside
   buildfarm.buildkit.buildkitd_container_swap:
     engine: docker
     name: buildkitd
-    state: aside
+    state: back
 """
 
 RETURN = r"""
@@ -84,7 +84,7 @@ done:
   returned: always
   type: list
   elements: str
-  sample: [stopped buildkitd, renamed buildkitd to buildkitd-previous]
+  sample: [removed buildkitd, renamed buildkitd-previous to buildkitd, released buildkitd]
 """
 
 import os
@@ -107,6 +107,7 @@ class _Swap:
         self.engine = container.Engine(params["engine"])
         self.name = params["name"]
         self.previous = f"{self.name}-previous"
+        self.next = f"{self.name}-next"
         self.done: t.List[str] = []
 
     def _do(self, said: str, *arguments: str) -> None:
@@ -150,17 +151,6 @@ class _Swap:
             if not found.running:
                 self._do(f"started {self.name}", "start", self.name)
 
-    def aside(self) -> None:
-        """Make room."""
-        if self._ours(self.name) is None:
-            return
-        # One that is set aside already was never replaced by one that was proved: it is the one to go back to.
-        if self._ours(self.previous) is not None:
-            self._remove(self.name)
-            return
-        self._end(self.name)
-        self._do(f"renamed {self.name} to {self.previous}", "rename", self.name, self.previous)
-
     def back(self) -> None:
         """Undo it."""
         if self._ours(self.previous) is None:
@@ -172,13 +162,14 @@ class _Swap:
     def finished(self) -> None:
         """Keep the new one."""
         self._remove(self.previous)
+        self._remove(self.next)
 
     def absent(self) -> None:
         """Leave nothing."""
         if not self.engine.program:
             return
         self._remove(self.name)
-        self._remove(self.previous)
+        self.finished()
         volume = self.params["volume"]
         if self.params["purge"] and volume and not os.path.isabs(volume) and self.engine.inspect("volume", volume):
             self._do(f"removed the volume {volume}", "volume", "rm", volume)
@@ -192,7 +183,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["held", "released", "aside", "back", "done", "absent"],
+                "choices": ["held", "released", "back", "done", "absent"],
                 "required": True,
             },
             "kill": {"type": "bool", "default": False},
@@ -204,7 +195,6 @@ def main() -> None:
     )
     swap = _Swap(module.params, dry_run=module.check_mode)
     steps = {
-        "aside": swap.aside,
         "back": swap.back,
         "done": swap.finished,
         "held": swap.held,
