@@ -27,7 +27,9 @@ integration podman podman
 integration haproxy haproxy
 integration nginx nginx-light
 integration qemu-aarch64-static qemu-user-static
+site ssh openssh-client
 molecule openssl openssl
+molecule ssh openssh-client
 molecule ssh openssh-client
 '
 
