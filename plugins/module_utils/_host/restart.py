@@ -90,6 +90,8 @@ class Outcome:
         """The same as a sentence."""
         number = len(self.builds)
         ran = self.problem or f"{number} {'build' if number == 1 else 'builds'} still ran"
+        if not self.problem and not number:
+            ran = "somebody had just connected each time nothing ran,"
         after = f"after {self.waited:.0f} s"
         if self.how == DOWN:
             return "It did not run."

@@ -1,0 +1,155 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ending real daemons in a moment in which they build nothing, and what the policies do when none comes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import builds
+import daemon as daemons
+import pytest
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
+from daemon import Daemon
+
+
+@pytest.fixture
+def builder(bin_dir: Path, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that a test may end."""
+    with daemons.run(bin_dir, tmp_path / "daemon") as running:
+        yield running
+        if running.process.poll() is not None:  # whoever is killed leaves mounts
+            for mount in daemons.mounts_below(tmp_path):
+                subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def restart(builder: Daemon, *, check: bool = False, **options: Any) -> Outcome:
+    """Run the module without its action plugin, as it runs on a host. Nobody starts the daemon again."""
+    where = {"pid": builder.process.pid, "socket": builder.unix[len("unix://") :]}
+    return run_module(
+        "buildkitd_restart", {**where, "port": int(builder.tcp.rpartition(":")[2]), **options}, check=check
+    )
+
+
+def ended(builder: Daemon) -> bool:
+    """Whether it ended."""
+    return builder.process.poll() is not None
+
+
+def old(builder: Daemon) -> bool:
+    """Whether SIGTERM kills its builds."""
+    return "v0.13" in builds.buildctl(builder, "debug", "info")
+
+
+@contextlib.contextmanager
+def following(builder: Daemon) -> Iterator[None]:
+    """A client that holds a call open, and builds nothing."""
+    command = [str(builder.bin / "buildctl"), "--addr", builder.tcp, "debug", "monitor"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        time.sleep(1.2)  # longer than somebody who has just connected is waited for
+        try:
+            yield
+        finally:
+            client.kill()
+
+
+def test_idle_daemon_is_ended_at_once(builder: Daemon) -> None:
+    """With check mode it is only looked at."""
+    predicted = restart(builder, check=True)
+    assert (predicted.result["how"], ended(builder)) == ("idle", False)
+    done = restart(builder)
+    assert (done.result["how"], done.result["restarted"], done.result["builds"]) == ("idle", True, [])
+    assert done.result["waited_seconds"] < 3
+    assert ended(builder)
+
+
+def test_a_build_is_waited_for(builder: Daemon, tmp_path: Path) -> None:
+    """The daemon ends when it has ended, and not before."""
+    with builds.running(builder, tmp_path / "build", 2.0) as client:
+        done = restart(builder)
+        assert client.wait() == 0
+    assert done.result["how"] == "idle"
+    assert ended(builder)
+
+
+def test_policies_when_no_moment_comes(builder: Daemon, tmp_path: Path) -> None:
+    """Skip leaves the daemon; graceful lets the build end, and is refused where it would not; now kills."""
+    kills = old(builder)
+    with builds.running(builder, tmp_path / "build", 4.0) as client:
+        predicted = restart(builder, check=True, policy="skip")
+        left = restart(builder, policy="skip", limit=0.3)
+        for outcome in (predicted, left):
+            assert (outcome.result["how"], outcome.result["changed"]) == ("skipped", False)
+            assert len(outcome.result["builds"]) == 1
+        assert "NOT restarted: 1 build still ran" in left.result["message"]
+        graceful = restart(builder, policy="graceful", limit=0.3)
+        if kills:
+            assert "kills its builds at SIGTERM" in graceful.message
+            assert restart(builder, limit=0.3).result["policy"] == "skip"
+            assert client.poll() is None
+            assert restart(builder, policy="now", limit=0).result["how"] == "now"
+            assert client.wait() != 0
+        else:
+            assert graceful.result["how"] == "graceful"
+            assert client.wait() == 0
+    assert ended(builder)
+
+
+def test_an_idle_client_holds_nothing_up(builder: Daemon) -> None:
+    """A call that is open without end does not count; when the daemon waits for it, that is ended."""
+    with following(builder):
+        began = time.monotonic()
+        done = restart(builder)
+    assert done.result["how"] == "idle"
+    assert time.monotonic() - began < 12
+    assert ended(builder)
+
+
+def test_who_has_just_connected_is_waited_for(builder: Daemon) -> None:
+    """A client connects before it builds, so it gets a second for that."""
+    host, port = builder.tcp[len("tcp://") :].split(":")
+    stop = threading.Event()
+
+    def connect() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+                stop.wait(0.3)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    try:
+        time.sleep(0.2)
+        done = restart(builder, policy="skip", limit=2)
+    finally:
+        stop.set()
+        thread.join()
+    assert (done.result["how"], done.result["builds"]) == ("skipped", [])
+    assert "somebody had just connected" in done.result["message"]
+    assert not ended(builder)
+
+
+def test_a_daemon_that_cannot_be_asked(builder: Daemon) -> None:
+    """It is left alone, soon and with the cause, and a policy that kills is no obstacle."""
+    began = time.monotonic()
+    done = restart(builder, socket=str(builder.root / "none.sock"), policy="skip")
+    assert done.result["how"] == "skipped"
+    assert "none.sock" in done.result["message"]
+    assert time.monotonic() - began < 30
+    assert not ended(builder)
+    assert restart(builder, socket=str(builder.root / "none.sock"), policy="now", limit=0).result["how"] == "now"
+    assert ended(builder)
+
+
+def test_no_daemon() -> None:
+    """There is nothing to wait for, and what starts it is run; its failure is told."""
+    done = run_module("buildkitd_restart", {"pid": 0, "command": ["/bin/true"]})
+    assert done.result["how"] == "down"
+    failed = run_module("buildkitd_restart", {"pid": 0, "command": ["/bin/sh", "-c", "echo too hot; exit 1"]})
+    assert failed.failed
+    assert "too hot" in failed.message
