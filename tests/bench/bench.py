@@ -1,8 +1,8 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench`: how long a proven builder takes, what an unchanged run costs, and what the proof costs beside buildctl;
-then what the certificates of a fleet cost beside community.crypto (pki.py), and the proof of a fleet beside that of one
-daemon (fleet.py).
+then what whole runs cost beside a playbook written by hand (runs.py), what the certificates of a fleet cost beside
+community.crypto (pki.py), and the proof of a fleet beside that of one daemon (fleet.py).
 
 Times are of this machine and this moment; the ratios, measured in one run, are what to compare.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import fleet
 import pki
+import runs
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import probe
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -151,6 +152,8 @@ def main() -> None:
     print()
     for name, value, note in rows:
         print(f"{name:<46} {value:>9}  {note}")
+    print()
+    runs.main()
     print()
     pki.main()
     print()
