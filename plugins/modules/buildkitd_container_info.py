@@ -92,7 +92,7 @@ options:
     default: /usr/local/lib/buildkit
   wait:
     description:
-      - Seconds to wait until the daemon in the container answers. RV(obstacle) says why it did not.
+      - Seconds to wait until the daemon in the container answers, and nothing else. The module fails when it does not.
     type: int
     default: 0
   health:
@@ -226,11 +226,6 @@ systemd:
   returned: always
   type: bool
   sample: true
-obstacle:
-  description: Why the daemon did not answer within O(wait), with the end of its log. Empty when it did.
-  returned: always
-  type: str
-  sample: ""
 """
 
 import glob
@@ -265,10 +260,10 @@ class _Host:
         self.labels = fingerprint.digests(params["parts"], params["digests"])
         self.record = container.read_record(params["config_dir"])
 
-    def look(self) -> None:
+    def look(self) -> str:
         """Ask the engine; a problem that makes the next question pointless is the last."""
         if not self._ask_engine():
-            return
+            return ""
         name = self.params["name"]
         self.container = self.engine.container(name)
         previous = self.engine.container(f"{name}-previous")
@@ -278,6 +273,7 @@ class _Host:
         self._check_ports()
         self._check_volume()
         self._probe()
+        return ""
 
     def _ask_engine(self) -> bool:
         kind = self.engine.kind
@@ -381,6 +377,9 @@ class _Host:
                 break
             time.sleep(_POLL)
         shown = self.engine.run("logs", "--tail", str(_LOG_LINES), self.params["name"])
+        if shown.returncode and self.engine.kind == "podman":  # its container is gone with its log once it has ended
+            unit = f"{self.params['name']}.service"
+            shown = container.run(["journalctl", "--unit", unit, "--lines", str(_LOG_LINES), "--output", "cat"])
         log = " | ".join(line.strip() for line in (shown.stdout + shown.stderr).splitlines() if line.strip())
         seconds = self.params["wait"]
         return f"the daemon in the container did not answer within {seconds} s ({problem}). Its log ends: {log}"
@@ -435,14 +434,12 @@ def main() -> None:
     params = module.params
     try:
         host = _Host(params)
-        if params["wait"]:
-            obstacle = host.wait()
-        else:
-            obstacle = ""
-            host.look()
+        obstacle = host.wait() if params["wait"] else host.look()
         config_text = _read(params["config_file"])
     except (HostError, OSError) as error:
         module.fail_json(msg=f"Looking at the container {params['name']} failed: {error}")
+    if obstacle:
+        module.fail_json(msg=obstacle)
     ours = host.container is not None and host.container.ours
     module.exit_json(
         changed=False,
@@ -467,7 +464,6 @@ def main() -> None:
         ],
         requests=importlib.util.find_spec("requests") is not None,
         systemd=systemd.is_running(),
-        obstacle=obstacle,
     )
 
 

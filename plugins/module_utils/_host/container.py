@@ -34,7 +34,8 @@ _PROBE_NAME = "buildkitd-probe"
 _STACKED = ("overlay", "aufs", "fuse-overlayfs", "fuse.fuse-overlayfs")
 
 
-def _run(argv: t.Sequence[str], seconds: float = _SECONDS) -> subprocess.CompletedProcess[str]:
+def run(argv: t.Sequence[str], seconds: float = _SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. Raises HostError when it cannot be started or does not end."""
     try:
         return subprocess.run(
             argv,
@@ -94,7 +95,7 @@ class Engine:
 
     def run(self, *arguments: str, seconds: float = _SECONDS) -> subprocess.CompletedProcess[str]:
         """Run its command. Raises HostError when it cannot be started or does not end."""
-        return _run([self.program, *arguments], seconds)
+        return run([self.program, *arguments], seconds)
 
     def version(self) -> str:
         """The version of the engine that answers. Raises HostError when none does, with what to do."""
