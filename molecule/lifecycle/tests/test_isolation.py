@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -225,3 +226,26 @@ def test_a_stopped_builder_is_left_alone(host) -> None:
         assert host.run("systemctl is-active buildkit.service").stdout.strip() == "inactive"
     finally:
         host.check_output("systemctl start buildkit.service")
+
+
+def test_what_cannot_be_meant_is_refused(builder, playbook, wishes) -> None:
+    """All of it at once, and before anything is looked at twice."""
+    bridged = wishes.get("buildkit_network") == "bridge"
+    bad: dict[str, object] = {
+        "buildkitd_limits": {"memory": "lots"},
+        "buildkitd_environment": {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret"},
+        "buildkitd_prune_interval": "soon",
+    }
+    told = ["memory is a number with K, M, G, T or %", "the unit is no place for secrets", "a time span such as 10min"]
+    if bridged:
+        bad |= {"buildkitd_network_subnet": f"{builder.address}/32", "buildkitd_network_blocked": ["everything"]}
+        told += [f"The network {builder.address}/32 of build steps overlaps", "it may hold the word host"]
+    else:
+        bad |= {"buildkitd_config": {"grpc": {"debugAddress": "unix:///run/buildkit/debug.sock"}}}
+        told += ["only BuildKit 0.19.0 and newer take a unix socket there"]
+    refused = playbook("site", "--limit", builder.name, "--extra-vars", json.dumps(bad))
+    assert refused.returncode != 0
+    assert re.search(r"changed=0 .*failed=1", refused.stdout)
+    words = " ".join(refused.stdout.split())
+    assert [message for message in told if message not in words] == []
+    assert "authorization=secret" not in words
