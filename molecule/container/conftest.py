@@ -121,7 +121,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tools(hosts: dict[str, Host], buildctl: Path, project: Path) -> None:
     """Puts what a user has on a machine onto both hosts: buildctl, something to build, and alice's certificate."""
     for host in hosts.values():
-        host.put(buildctl, "/usr/local/bin/buildctl")
+        # Not where the host service has its own.
+        host.put(buildctl, "/usr/bin/buildctl")
         host.ran("rm -rf /srv/project /srv/alice")
         host.put(project, "/srv/project")
         host.put(PKI / "clients" / "alice", "/srv/alice")

@@ -15,7 +15,7 @@ def _state(host) -> str:
     """What a refused run must leave as it is: containers, images, volumes, files."""
     engine = host.engine
     return host.ran(
-        f"{engine} ps --all --no-trunc --format '{{{{.ID}}}} {{{{.Names}}}}'; {engine} images --all --quiet; "
+        f"{engine} ps --all --no-trunc --format '{{{{.ID}}}} {{{{.Names}}}}'; {engine} images --all --quiet | sort; "
         f"{engine} volume ls --quiet; "
         "find /etc/buildkit /etc/containers /etc/systemd/system -type f | sort | xargs sha256sum"
     )
