@@ -17,7 +17,7 @@ OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMc6rq4kRB7xRfMkTnA7Ywp1vJ7dQf7DJJr
 def test_the_line_allows_one_command() -> None:
     """sshd runs that, whatever is asked, and forwards nothing."""
     assert LINE.endswith(f" {KEY}")
-    assert LINE.split(" ssh-")[0] == 'restrict,command="/usr/local/bin/buildctl dial-stdio"'
+    assert LINE.partition(" ssh-")[0] == 'restrict,command="/usr/local/bin/buildctl dial-stdio"'
 
 
 @pytest.mark.parametrize("before", ["", OTHER, OTHER.rstrip("\n"), "# mine\r\n\n" + OTHER])
