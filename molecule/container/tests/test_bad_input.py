@@ -40,8 +40,10 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
             wishes=wishes,
             buildkitd_container_volume="/srv/cache",
             buildkitd_container_environment={"BUILDKIT_TLS_ENABLED": "false"},
+            buildkit_network="bridge",
         )
     assert run.code == 2, run.output
+    assert run.text.count("buildkit_network is bridge, which only buildkit_backend: service has") >= 2
     assert "without a tag or digest, which means latest" in run.text
     assert "a tag that moves" in run.text
     assert run.text.count("buildkitd_container_environment sets BUILDKIT_TLS_ENABLED") >= 2
