@@ -63,7 +63,9 @@ class Host:
         """How often the engine created a container of a name since a time (seconds since the epoch)."""
         events = f"events --since {since:.3f} --until {time.time():.3f} --filter type=container --filter event=create"
         name_of = "{{.Actor.Attributes.name}}" if self.engine == "docker" else "{{.Name}}"
-        return self.ran(f"{self.engine} {events} --format '{name_of}'").split().count(name)
+        # Beside the one that still runs it has another name at first.
+        names = self.ran(f"{self.engine} {events} --format '{name_of}'").split()
+        return sum(1 for created in names if created in (name, f"{name}-next"))
 
     def served(self, port: int = 1234) -> str:
         """The fingerprint of the certificate that the builder serves."""
