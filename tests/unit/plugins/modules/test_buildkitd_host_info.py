@@ -62,6 +62,8 @@ def test_a_virgin_host(run: Run, tmp_path: Path) -> None:
     assert result["cryptography"] == cryptography.__version__
     assert result["proof_obstacle"] == ""
     assert set(result["units"]) == {"buildkit.service", "buildkit.socket"}
+    assert set(result["other_units"]) == {"buildkit-prune.timer", "buildkit.slice"}
+    assert result["network_obstacles"] == []
     assert snapshot(tmp_path) == {}
 
 

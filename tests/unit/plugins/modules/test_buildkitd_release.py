@@ -116,6 +116,16 @@ def test_install_check_again(run: Run, make: t.Callable[..., Archive], host: Pat
     assert snapshot(host) == before
 
 
+def test_check_mode_tells_whether_an_archive_brings_cni_plugins(run: Run, make: t.Callable[..., Archive]) -> None:
+    """All of them, or it counts as none."""
+    names = [f"bin/buildkit-cni-{name}" for name in ("bridge", "loopback", "host-local", "firewall")]
+    for count, expected in ((4, True), (3, False), (0, False)):
+        archive = make(f"1.0.{count}", {"bin/buildkitd": b"daemon", **dict.fromkeys(names[:count], b"plugin")})
+        assert run(archive, check=True).result["bundled_cni"] is expected
+    run(archive)
+    assert run(archive, check=True).result["bundled_cni"] is None
+
+
 def test_a_new_version_and_back_is_one_link(run: Run, make: t.Callable[..., Archive], host: Path) -> None:
     """The version before stays, and coming back needs no archive any more."""
     old, new = make("1.0.0"), make("1.1.0-rc1", {"bin/buildkitd": b"new", "bin/buildkit-runc": b"runc"})
