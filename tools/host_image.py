@@ -9,6 +9,8 @@ carries the CA certificates of the machine that it was made on. Start it with:
   --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined
   --cgroupns=private --tmpfs /run --tmpfs /tmp -v /var/lib/buildkit
 
+With -e HOST_CGROUPS=machine its limits hold on a machine with cgroup v1 too.
+
 The flavour "engines" has Docker and Podman as well. Neither can use an overlay on an overlay, so add:
 
   -v /var/lib/docker -v /var/lib/containers --device /dev/fuse --device /dev/net/tun
