@@ -151,7 +151,8 @@ def laptop_with_tools(hosts: dict[str, Host], tools: dict[str, Path], project: P
     """The laptop with its user bob, who has two versions of each tool and something to build."""
     host = hosts["client-laptop"]
     host.ran("id bob >/dev/null 2>&1 || useradd --create-home bob; mkdir -p /opt/new", user="root")
-    host.ran("command -v zsh || { apt-get -qq update && apt-get -qq install -y zsh; } >/dev/null 2>&1", user="root")
+    install = "apt-get -qq update && apt-get -qq install -y zsh age"
+    host.ran(f"command -v zsh age || {{ {install}; }} >/dev/null 2>&1", user="root")
     for path, source in tools.items():
         host.put(source, path)
     host.ran("rm -rf /home/bob/project && mkdir /home/bob/project", user="root")

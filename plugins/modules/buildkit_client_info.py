@@ -33,6 +33,10 @@ options:
     description: The pool.
     type: str
     default: buildkit
+  group:
+    description: A group. RV(others) are in it for the sake of other pools.
+    type: str
+    default: buildkit-client
   users:
     description: The users for whom it shall be set up. RV(gone_users) are the others.
     type: list
@@ -87,7 +91,7 @@ taken:
   elements: str
   sample: []
 others:
-  description: Users who are in the pool's group for the sake of other pools too.
+  description: Users who are in O(group) for the sake of other pools.
   returned: success
   type: list
   elements: str
@@ -104,6 +108,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "default": "/usr/local/lib/buildkit-client"},
             "pool": {"type": "str", "default": "buildkit"},
+            "group": {"type": "str", "default": "buildkit-client"},
             "users": {"type": "list", "elements": "str", "default": []},
             "forwards": {"type": "list", "elements": "dict", "default": []},
         },
@@ -125,7 +130,7 @@ def main() -> None:
         gone_forwards=notes.gone_forwards(note, params["forwards"]),
         forwards=[notes.forward(one) for one in params["forwards"]],
         taken=notes.taken(found, params["forwards"], params["pool"]),
-        others=notes.members(found, str(note.get("group") or ""), params["pool"]),
+        others=notes.members(found, params["group"], params["pool"]),
     )
 
 

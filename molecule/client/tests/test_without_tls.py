@@ -9,18 +9,14 @@ import json
 import pytest
 
 SOCKETS = {name: f"unix:///run/buildkit-forward/{name}.sock" for name in ("by-ssh", "by-tls")}
-# What the role says to put on the builder.
+# What the role puts on the builder.
 RESTRICTED = 'restrict,command="/usr/local/bin/buildctl dial-stdio"'
 KEYS = "/root/.ssh/authorized_keys"
 
 
 @pytest.fixture
-def alice(workstation, hosts):
-    """The workstation, used by alice, whose key the builder knows as the role says."""
-    public = workstation.ran("cat /etc/buildkit/forward/by-ssh/id_ed25519.pub", user="root").strip()
-    hosts["client-old"].ran(
-        f"mkdir -p -m 0700 /root/.ssh && echo '{RESTRICTED} {public}' >{KEYS} && chmod 600 {KEYS}", user="root"
-    )
+def alice(workstation):
+    """The workstation, used by alice, whose key the role has told the builder."""
 
     def run(command, **environment):
         return workstation.run(command, user="alice", **environment)
@@ -70,8 +66,11 @@ def test_no_other_user_reaches_it(alice, workstation, name):
     assert '"ssh"' not in listening
 
 
-def test_the_key_opens_the_builder_and_nothing_else(alice):
+def test_the_key_opens_the_builder_and_nothing_else(alice, hosts):
     """Whatever is asked of sshd with this key, it runs buildctl dial-stdio; no forwarding, no terminal, no file."""
+    assert (
+        hosts["client-old"].ran(f"stat -c %a {KEYS} && cat {KEYS}", user="root").startswith(f"600\n{RESTRICTED} ssh-")
+    )
     ssh = (
         "ssh -F none -o BatchMode=yes -o UserKnownHostsFile=/etc/buildkit/forward/by-ssh/known_hosts "
         "-i /etc/buildkit/forward/by-ssh/id_ed25519 -l root"

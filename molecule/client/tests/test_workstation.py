@@ -5,15 +5,24 @@
 from __future__ import annotations
 
 import re
-
-import pytest
+import subprocess
 
 LEFT = (
     "/etc/buildkit /etc/profile.d/buildkit-buildkit.sh /usr/local/lib/buildkit-client "
-    "/run/buildkit-forward/by-tls.sock /run/buildkit-forward-by-tls /home/alice/.docker/buildx/instances/buildkit"
+    "/run/buildkit-forward/by-tls.sock /run/buildkit-forward-by-tls /home/alice/.docker/buildx/instances/buildkit "
+    "/home/alice/.earthly '/home/alice/my certs/buildkit'"
 )
-SSH = {"name": "new", "via": "ssh", "host": "172.29.214.11"}
-TLS = {"name": "new", "via": "tls", "endpoint": "tcp://172.29.214.12:1234"}
+SSH = {"via": "ssh", "host": "172.29.214.11", "known_hosts": "x"}
+TLS = {"via": "tls", "endpoint": "tcp://172.29.214.12:1234", "server_name": "x"}
+BAD = {
+    "needs builder, or host and known_hosts": {"via": "ssh", "host": "172.29.214.11"},
+    "is no host name or address": {**SSH, "host": "-oProxyCommand=id"},
+    "is no host of the inventory": {"via": "ssh", "builder": "nowhere"},
+    "is no name of a user": {**SSH, "user": "a\nb"},
+    "dials an address, and HAProxy verifies names alone": {**TLS, "server_name": ""},
+    "needs server_name": {**TLS, "server_name": "a b"},
+    "needs endpoint, as tcp://HOST:PORT": {**TLS, "endpoint": "tcp://a\nuser root:1"},
+}
 
 
 def test_the_user_builds_with_what_the_login_shell_says(workstation):
@@ -28,28 +37,30 @@ def test_the_user_builds_with_what_the_login_shell_says(workstation):
     workstation.ran(". /etc/profile && PATH=$PATH:/opt/old && buildctl debug workers", user="alice")
 
 
+def test_its_scripts_are_sound(workstation):
+    """shellcheck finds nothing in what the role has made."""
+    for path in ("/usr/local/lib/buildkit-client/buildkit/bin/buildctl", "/etc/profile.d/buildkit-buildkit.sh"):
+        text = workstation.ran(f"cat {path}")
+        checked = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True, check=False)
+        assert checked.stdout == ""
+        assert checked.returncode == 0
+
+
 def test_others_cannot_read_the_key(workstation):
     """Whoever is not named has no way to the key."""
     assert workstation.run("cat /etc/buildkit/client/buildkit/key.pem", user="bob").returncode != 0
 
 
-@pytest.mark.parametrize(
-    ("forward", "message"),
-    [
-        (SSH, "the forward new by SSH needs host and known_hosts"),
-        ({**SSH, "known_hosts": "x", "host": "-oProxyCommand=id"}, "is no host name or address"),
-        (TLS, "dials an address, and HAProxy verifies names alone"),
-        ({**TLS, "server_name": "a b"}, "needs server_name"),
-    ],
-)
-def test_a_forward_that_could_not_work_is_refused(workstation, workstation_role, forward, message):
-    """The run ends before anything is changed, with the reason."""
-    refused = workstation_role(buildkit_client_forwards=[forward])
+def test_forwards_that_could_not_work_are_refused(workstation, workstation_role):
+    """The run ends before anything is changed, with the reason of each."""
+    forwards = [{"name": f"new-{number}", **forward} for number, forward in enumerate(BAD.values())]
+    refused = workstation_role(buildkit_client_forwards=forwards)
     assert refused.returncode != 0
     # Where failures go is a setting of Ansible, and molecule has its own.
-    assert message in " ".join((refused.stdout + refused.stderr).split())
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert [message for message in BAD if message not in said] == []
     assert re.search(r"changed=0\b", refused.stdout)
-    assert workstation.run("ls /etc/buildkit/forward/new").returncode != 0
+    assert workstation.run("ls /etc/buildkit/forward/new-0").returncode != 0
 
 
 def test_a_renewed_certificate_reaches_every_tool(workstation, workstation_role, request):
@@ -72,17 +83,38 @@ def test_a_renewed_certificate_reaches_every_tool(workstation, workstation_role,
     workstation.ran(". /etc/profile && docker-buildx inspect --bootstrap | grep -q running", user="alice")
 
 
-def test_absent_takes_all_of_it_away(workstation, workstation_role):
-    """Check mode foretells, one run removes units, keys, settings and builders, and the next has nothing to do."""
-    before = workstation.ran(f"ls -d {LEFT}", user="root")
-    predicted, removed, again = (
-        workstation_role(*options, buildkit_client_state="absent") for options in (["--check"], [], [])
+def test_it_moves_into_a_home(workstation, workstation_role, hosts):
+    """With other wishes the certificate is alice's own, in a place with a space; what is wished for no more goes."""
+    proxy = {"name": "by-tls", "via": "tls", "user": "alice", "endpoint": TLS["endpoint"], "server_name": "client-new"}
+    place = "/home/alice/my certs/buildkit"
+    assert "buildkit-client" in workstation.ran("id alice", user="root")
+    done = workstation_role(
+        buildkit_client_owner="alice",
+        buildkit_client_dir=place,
+        buildkit_client_earthly_host="tcp://earthly.example.com:8372",
+        buildkit_client_forwards=[proxy],
     )
-    assert [done.returncode for done in (predicted, removed, again)] == [0, 0, 0]
-    assert re.search(r"changed=[1-9]", predicted.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert workstation.ran(f"stat -L -c '%U %a' '{place}' '{place}/key.pem'", user="root") == "alice 700\nalice 600\n"
+    assert f'tlskey: "{place}/key.pem"' in workstation.ran("cat .earthly/config.yml", user="alice")
+    workstation.ran("/opt/old/buildctl --addr unix:///run/buildkit-forward/by-tls.sock debug workers", user="alice")
+    workstation.ran(". /etc/profile && docker-buildx inspect --bootstrap | grep -q running", user="alice")
+    assert "buildkit-client" not in workstation.ran("id alice", user="root")
+    gone = "/etc/buildkit/client/buildkit /etc/buildkit/forward/by-ssh /run/buildkit-forward/by-ssh.sock"
+    assert workstation.run(f"ls -d {gone}", user="root").stdout == ""
+    assert hosts["client-old"].ran("cat /root/.ssh/authorized_keys", user="root") == ""
+
+
+def test_absent_takes_all_of_it_away(workstation, workstation_role):
+    """One run removes all, though the inventory tells of none of it; to check mode nothing is left to do then."""
+    before = workstation.ran(f"ls -d {LEFT}", user="root")
+    told = {"buildkit_client_state": "absent", "buildkit_client_users": [], "buildkit_client_forwards": []}
+    removed, again = (workstation_role(*options, **told) for options in ([], ["--check"]))
+    assert [done.returncode for done in (removed, again)] == [0, 0]
     assert "changed=0" in again.stdout
-    assert before.count("\n") == len(LEFT.split())
+    assert before.count("\n") == 8
     assert workstation.run(f"ls -d {LEFT}", user="root").stdout == ""
+    assert "buildkit-client" not in workstation.ran("getent group", user="root")
     assert workstation.ran("systemctl list-unit-files 'buildkit-forward*' --no-legend --all || true", user="root") == ""
     assert workstation.run("pgrep -f '[b]uildkit-forward'", user="root").returncode != 0
     assert workstation.ran("systemctl is-system-running", user="root") == "running\n"
