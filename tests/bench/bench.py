@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench`: how long a proven builder takes, what an unchanged run costs, and what the proof costs beside buildctl;
 then what whole runs cost beside a playbook written by hand (runs.py), what the certificates of a fleet cost beside
-community.crypto (pki.py), and the proof of a fleet beside that of one daemon (fleet.py).
+community.crypto (pki.py), the proof of a fleet beside that of one daemon (fleet.py), and restarts those who build
+(restarts.py).
 
 Times are of this machine and this moment; the ratios, measured in one run, are what to compare.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import fleet
 import pki
+import restarts
 import runs
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import probe
 
@@ -158,6 +160,8 @@ def main() -> None:
     pki.main()
     print()
     fleet.main()
+    print()
+    restarts.main()
 
 
 if __name__ == "__main__":

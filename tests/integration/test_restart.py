@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -47,16 +48,30 @@ def old(builder: Daemon) -> bool:
     return "v0.13" in builds.buildctl(builder, "debug", "info")
 
 
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    """A frame of HTTP/2 (RFC 9113, 4.1)."""
+    return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
+
+
 @contextlib.contextmanager
-def following(builder: Daemon) -> Iterator[None]:
-    """A client that holds a call open, and builds nothing."""
-    command = [str(builder.bin / "buildctl"), "--addr", builder.tcp, "debug", "monitor"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+def idle_session(builder: Daemon) -> Iterator[None]:
+    """A client that holds a session open, and builds nothing."""
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": b"/moby.buildkit.v1.Control/Session",
+        b":authority": b"localhost",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+        b"x-docker-expose-session-uuid": b"idle",
+        b"x-docker-expose-session-name": b"idle",
+    }
+    headers = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(text)]) + text for name, text in fields.items())
+    host, port = builder.tcp[len("tcp://") :].split(":")
+    with socket.create_connection((host, int(port))) as stream:
+        stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 4, 1, headers))
         time.sleep(1.2)  # longer than somebody who has just connected is waited for
-        try:
-            yield
-        finally:
-            client.kill()
+        yield
 
 
 def test_idle_daemon_is_ended_at_once(builder: Daemon) -> None:
@@ -81,7 +96,8 @@ def test_a_build_is_waited_for(builder: Daemon, tmp_path: Path) -> None:
 def test_policies_when_no_moment_comes(builder: Daemon, tmp_path: Path) -> None:
     """Skip leaves the daemon; graceful lets the build end, and is refused where it would not; now kills."""
     kills = old(builder)
-    with builds.running(builder, tmp_path / "build", 4.0) as client:
+    # Somebody else holds a session open all the while.
+    with idle_session(builder), builds.running(builder, tmp_path / "build", 60.0 if kills else 8.0) as client:
         predicted = restart(builder, check=True, policy="skip")
         left = restart(builder, policy="skip", limit=0.3)
         for outcome in (predicted, left):
@@ -97,17 +113,19 @@ def test_policies_when_no_moment_comes(builder: Daemon, tmp_path: Path) -> None:
             assert client.wait() != 0
         else:
             assert graceful.result["how"] == "graceful"
+            assert "what still held it up was ended" in graceful.result["message"]
+            assert graceful.result["stopped_seconds"] < 60
             assert client.wait() == 0
     assert ended(builder)
 
 
 def test_an_idle_client_holds_nothing_up(builder: Daemon) -> None:
-    """A call that is open without end does not count; when the daemon waits for it, that is ended."""
-    with following(builder):
+    """A session that is open without end does not count; when the daemon waits for it, that is ended."""
+    with idle_session(builder):
         began = time.monotonic()
         done = restart(builder)
-    assert done.result["how"] == "idle"
-    assert time.monotonic() - began < 12
+    assert "Idle clients held it up, and were cut off." in done.result["message"]
+    assert time.monotonic() - began < 60
     assert ended(builder)
 
 

@@ -16,6 +16,7 @@ import typing as t
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 TIMEOUT = 5.0  # seconds for a call
+_FOLLOWED = 0.3  # seconds until a program that follows a build does so
 # A record that is STARTED (api/services/control/control.proto, BuildHistoryEventType) is of a build that runs.
 _RUNNING = '{{if eq (printf "%s" .Type) "STARTED"}}{{.Record.Ref}}\n{{end}}'
 _EVENT = re.compile(rb"^event: (STARTED|COMPLETE) ref:(\S+)$", re.MULTILINE)
@@ -35,8 +36,9 @@ def version(pid: int, path: str) -> str:
 class Watch:
     """Knows at any time which builds run, also after the daemon was told to end, when it answers no more questions.
 
-    It is ``buildctl debug monitor``, whose call goes on until either side ends it. Raises HostError when the daemon
-    cannot be asked.
+    It is ``buildctl debug monitor``, whose call goes on until either side ends it. A daemon from v0.18 on does that as
+    soon as it is told to end, so there is ``buildctl debug logs`` of each build, which goes on until that has ended.
+    Raises HostError when the daemon cannot be asked.
     """
 
     def __init__(self, pid: int, path: str) -> None:
@@ -52,6 +54,8 @@ class Watch:
         except OSError as error:
             raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
         self._text = b""
+        self._path = (pid, path)
+        self._logs: t.Dict[str, subprocess.Popen[bytes]] = {}
         try:
             # What ends after this question is told by the monitor, if that listens by then; so it is asked twice.
             self.running = {*builds(pid, path)}
@@ -63,6 +67,9 @@ class Watch:
 
     def update(self, seconds: float) -> bool:
         """Listen for so long; whether there is anybody to listen to."""
+        for ref, log in self._logs.items():
+            if log.poll() == 0:
+                self.running.discard(ref)
         pipe = self._monitor.stdout
         if pipe is None or pipe.closed:
             return False
@@ -74,8 +81,28 @@ class Watch:
             (self.running.add if event == b"STARTED" else self.running.discard)(ref.decode("utf-8", "replace"))
         return self._monitor.poll() is None
 
+    def hold(self) -> bool:
+        """Follow each build that runs, for when the daemon was told to end; whether that is possible."""
+        for ref in self.running:
+            command, directory = _command(*self._path, "logs", ref)
+            try:
+                self._logs[ref] = subprocess.Popen(
+                    command,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError:
+                return False
+        self.update(_FOLLOWED)
+        return all(log.poll() in (None, 0) for log in self._logs.values())
+
     def close(self) -> None:
         """Hang up, so that the daemon need not wait for us."""
+        for log in self._logs.values():
+            log.kill()
+            log.wait()
         self._monitor.kill()
         self._monitor.wait()
         if self._monitor.stdout:

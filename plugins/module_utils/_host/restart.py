@@ -257,6 +257,8 @@ def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, events: t.
     if outcome.how == NOW:
         process.kill_tree(daemon)
         return
+    if outcome.how == GRACEFUL and events and not events.hold():
+        events = None  # then all that is left is to wait for the daemon
     _signal(daemon, signal.SIGTERM)
     if not _ended(daemon, wish.stop_timeout, events):
         outcome.killed = True
@@ -277,7 +279,7 @@ def _ended(daemon: proc.ProcessIdentity, timeout: float, events: t.Optional[ask.
         now = time.monotonic()
         if not events or not events.update(_POLL):
             time.sleep(_POLL)
-        if not events or events.running:
+        if not events or events.running or proc.descendants(daemon.pid):
             built = now
         elif now - built >= _HANG_UP:
             events.close()  # nothing more will be told
