@@ -200,6 +200,17 @@ def test_other_garbage_collection_is_in_effect(granting: Daemon) -> None:
     )
 
 
+def test_each_daemon_has_a_wish_of_its_own(granting: Daemon) -> None:
+    """It counts before that of all; an empty one means no garbage collection."""
+    daemon, mine = verify.Daemon(granting.unix), gc_policy.read_policy(RULES)
+    proof = verify.Proof(builds=(), gc_policy=gc_policy.read_policy([{"all": True}]))
+    kinds = [
+        report.failure and report.failure.kind
+        for report in verify.verify([daemon] * 3, proof, gc_policy_of_each=[mine, (), None])
+    ]
+    assert kinds == [None, Kind.GC_POLICY_DIFFERS, Kind.GC_POLICY_DIFFERS]
+
+
 def test_keys_that_the_daemon_does_not_know(limited: Daemon) -> None:
     """0.13 ignores the limits that came with 0.17 and says nothing; what it does not keep to is found out."""
     failure = report_of(limited, gc_policy=gc_policy.read_policy(LIMITS))["failure"]
