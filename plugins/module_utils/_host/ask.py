@@ -11,12 +11,14 @@ import os
 import re
 import select
 import subprocess
+import time
 import typing as t
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 TIMEOUT = 5.0  # seconds for a call
-_FOLLOWED = 0.3  # seconds until a program that follows a build does so
+_FOLLOWED = 0.7  # seconds until a program that follows a build does so
+_HOLD = 15.0  # seconds to wait for a moment in which each build is followed
 # A record that is STARTED (api/services/control/control.proto, BuildHistoryEventType) is of a build that runs.
 _RUNNING = '{{if eq (printf "%s" .Type) "STARTED"}}{{.Record.Ref}}\n{{end}}'
 _EVENT = re.compile(rb"^event: (STARTED|COMPLETE) ref:(\S+)$", re.MULTILINE)
@@ -31,6 +33,38 @@ def builds(pid: int, path: str) -> t.List[str]:
 def version(pid: int, path: str) -> str:
     """What the daemon says that it is, such as v0.13.2; empty if it does not. Raises HostError."""
     return _buildctl(pid, path, "info", _VERSION).strip()
+
+
+class _Log:
+    """A program that goes on until a build has ended."""
+
+    def __init__(self, command: t.Sequence[str], directory: str) -> None:
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            list(command),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._ended = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        if not self._ended and self._process.poll() is not None:
+            self._ended = time.monotonic()
+        return bool(self._ended)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it has lasted for so long that it must have found its build, or says that it had."""
+        return (self._ended or time.monotonic()) - self._began >= _FOLLOWED or self._process.returncode == 0
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
 
 
 class Watch:
@@ -55,7 +89,7 @@ class Watch:
             raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
         self._text = b""
         self._path = (pid, path)
-        self._logs: t.Dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: t.Dict[str, _Log] = {}
         try:
             # What ends after this question is told by the monitor, if that listens by then; so it is asked twice.
             self.running = {*builds(pid, path)}
@@ -67,9 +101,11 @@ class Watch:
 
     def update(self, seconds: float) -> bool:
         """Listen for so long; whether there is anybody to listen to."""
-        for ref, log in self._logs.items():
-            if log.poll() == 0:
+        for ref, log in list(self._logs.items()):
+            if log.ended and log.follows:
                 self.running.discard(ref)
+            elif log.ended:
+                del self._logs[ref]  # it came to nothing
         pipe = self._monitor.stdout
         if pipe is None or pipe.closed:
             return False
@@ -82,27 +118,27 @@ class Watch:
         return self._monitor.poll() is None
 
     def hold(self) -> bool:
-        """Follow each build that runs, for when the daemon was told to end; whether that is possible."""
-        for ref in self.running:
-            command, directory = _command(*self._path, "logs", ref)
-            try:
-                self._logs[ref] = subprocess.Popen(
-                    command,
-                    cwd=directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            except OSError:
-                return False
-        self.update(_FOLLOWED)
-        return all(log.poll() in (None, 0) for log in self._logs.values())
+        """Follow each build that runs, for when the daemon was told to end; whether that came about.
+
+        On true each of them has been followed for a while, and the daemon is to be told at once.
+        """
+        deadline = time.monotonic() + _HOLD
+        while time.monotonic() < deadline:
+            for ref in self.running - set(self._logs):
+                command, directory = _command(*self._path, "logs", ref)
+                try:
+                    self._logs[ref] = _Log(command, directory)
+                except OSError:
+                    return False
+            self.update(0.02)
+            if all(ref in self._logs and self._logs[ref].follows for ref in self.running):
+                return True
+        return False
 
     def close(self) -> None:
         """Hang up, so that the daemon need not wait for us."""
         for log in self._logs.values():
-            log.kill()
-            log.wait()
+            log.close()
         self._monitor.kill()
         self._monitor.wait()
         if self._monitor.stdout:
