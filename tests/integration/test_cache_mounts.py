@@ -123,6 +123,10 @@ def test_what_a_killed_daemon_left_is_ended_and_unmounted(root: Path) -> None:
     namespace.parent.mkdir(parents=True)
     namespace.touch()
     mount("--bind", "/proc/self/ns/net", namespace)
+    many = root / "executor" / "many" / "rootfs"
+    many.mkdir(parents=True)
+    relative = ["mount", "-t", "overlay", "overlay", "-o", "lowerdir=lower:upper", str(many)]
+    subprocess.run(relative, cwd=root / "snapshots", check=True)
     reading = root.parent / "buildkit-mount1"
     reading.mkdir()
     mount("--bind", root / "snapshots" / "lower", reading)
@@ -133,7 +137,7 @@ def test_what_a_killed_daemon_left_is_ended_and_unmounted(root: Path) -> None:
         assert process.wait(5) == -9
     for outcome in (predicted, done):
         assert outcome.result["ended"] == [f"{process.pid} (/bin/sleep)"]
-        assert sorted(outcome.result["unmounted"]) == sorted(map(str, (rootfs, namespace, reading)))
+        assert sorted(outcome.result["unmounted"]) == sorted(map(str, (rootfs, namespace, many, reading)))
     assert points(root) == []
     assert not reading.exists()
     assert (root / "cache.db").exists()

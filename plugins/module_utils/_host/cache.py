@@ -104,7 +104,10 @@ def own_mounts(directory: str) -> t.List[str]:
         if not below and not os.path.basename(mount.point).startswith(_TEMPORARY):
             return False
         layers = [part for option in mount.options for part in option.partition("=")[2].split(":")]
-        overlay = mount.kind in ("overlay", "fuse.fuse-overlayfs") and any(mounts.is_below(one, root) for one in layers)
+        # Many layers are given relative to the directory that holds them all, so that they fit into one page.
+        relative = below and not any(one.startswith("/") for one in layers)
+        ours = relative or any(mounts.is_below(one, root) for one in layers)
+        overlay = mount.kind in ("overlay", "fuse.fuse-overlayfs") and ours
         bound = mount.device == device and mounts.is_below(mount.root, place)
         return overlay or bound or (below and mount.kind == "nsfs")
 
