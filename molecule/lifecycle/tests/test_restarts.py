@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import hashlib
 import io
 import json
 import os
@@ -139,7 +141,7 @@ def test_no_accepted_build_fails(buildctl: Path) -> None:
     assert "lifecycle-new owes a restart" not in rotated
     assert versions["lifecycle-old"] == NEW or "lifecycle-old owes a restart" in swapping
     quiet = play("upgrade")
-    assert "owes a restart" not in quiet
+    assert " owes a restart (" not in quiet
     assert {host: running(host) for host in HOSTS} == {"lifecycle-old": OLD, "lifecycle-new": NEW}
     # Both generations read what the other one wrote.
     assert all(before[host] & records(host) for host in HOSTS)
@@ -154,7 +156,7 @@ def broken_archive(directory: Path) -> dict[str, object]:
             member = tarfile.TarInfo(f"bin/{name}")
             member.size, member.mode = len(script), 0o755
             archive.addfile(member, io.BytesIO(script))
-    sha256 = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"buildkitd_version": "0.25.9", "buildkitd_archive": str(path), "buildkitd_archive_sha256": sha256}
 
 
@@ -181,15 +183,21 @@ def test_a_certificate_that_clients_refuse_is_taken_back() -> None:
     said = play("rotate", "--limit", "lifecycle-new", ok=False, **wrong)
     assert "went back to what was proved last (certificate and key), and that was proved again" in said, said
     assert inside("lifecycle-new", "sha256sum", "/etc/buildkit/tls/cert.pem", "/etc/buildkit/tls/key.pem") == before
-    assert "owes a restart" not in play("rotate", "--limit", "lifecycle-new")
+    assert " owes a restart (" not in play("rotate", "--limit", "lifecycle-new")
     assert inside("lifecycle-new", "sha256sum", "/etc/buildkit/tls/cert.pem") != before.splitlines()[0]
 
 
-def test_a_downgrade_that_nobody_measured() -> None:
+def test_a_downgrade_that_nobody_measured(tmp_path: Path) -> None:
     """It is refused before anything changes; told to, the cache is emptied first."""
     limit = ("--limit", "lifecycle-new")
-    archive, sha256 = os.environ["BUILDKIT_NEW_ARCHIVE"], os.environ["BUILDKIT_NEW_SHA256"]
-    newest = {"buildkitd_version": "0.99.0", "buildkitd_archive": archive, "buildkitd_archive_sha256": sha256}
+    # The same programs in an archive with another checksum stand for a release to come.
+    data = Path(os.environ["BUILDKIT_NEW_ARCHIVE"]).read_bytes() + gzip.compress(b"")
+    (tmp_path / "newest.tar.gz").write_bytes(data)
+    newest = {
+        "buildkitd_version": "0.99.0",
+        "buildkitd_archive": str(tmp_path / "newest.tar.gz"),
+        "buildkitd_archive_sha256": hashlib.sha256(data).hexdigest(),
+    }
     play("upgrade", *limit, **newest)
     before = records("lifecycle-new")
     refused = play("upgrade", *limit, ok=False)
