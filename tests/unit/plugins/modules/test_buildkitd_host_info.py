@@ -140,7 +140,8 @@ def test_sockets_of_systemd_are_ours_only_on_the_port_of_our_unit(
     """Another unit's port is somebody else's, although process 1 holds both."""
     monkeypatch.setattr(proc, "listeners", lambda port: [proc.Listener("::", port, 1, "/usr/lib/systemd/systemd")])
     monkeypatch.setattr(systemd, "listens_on", lambda unit, port: configured and (unit, port) == ("buildkit.socket", 9))
-    found = buildkitd_host_info._foreign_listeners({"listen_address": "", "port": 9, "install_dir": "/none"})
+    wish = {"listen_address": "", "port": 9, "install_dir": "/none", "config_dir": "/none"}
+    found = buildkitd_host_info._foreign_listeners(wish)
     assert found == ([] if configured else [":::9 held by /usr/lib/systemd/systemd (process 1)"])
 
 
