@@ -96,6 +96,12 @@ def workstation_role() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
+def playbook() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a playbook of the collection."""
+    return run_playbook
+
+
+@pytest.fixture(scope="session")
 def renewed() -> str:
     """What site said when it made new certificates for alice and for the workstation."""
     for name in ("alice", "client-workstation"):

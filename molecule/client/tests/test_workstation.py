@@ -63,15 +63,15 @@ def test_forwards_that_could_not_work_are_refused(workstation, workstation_role)
     assert workstation.run("ls /etc/buildkit/forward/new-0").returncode != 0
 
 
-def test_a_renewed_certificate_reaches_every_tool(workstation, workstation_role, request):
-    """The role exchanges the files and reloads the proxy; docker buildx builds without being set up again."""
+def test_a_renewed_certificate_reaches_every_tool(workstation, playbook, request):
+    """The playbook rotate exchanges the files and reloads the proxy; docker buildx builds without being set up again."""
     show = "openssl x509 -in /etc/buildkit/client/buildkit/cert.pem -noout -serial"
     state = "cat /home/alice/.docker/buildx/instances/buildkit"
     before, builder = workstation.ran(show, user="root"), workstation.ran(state, user="root")
     workstation.ran("/opt/old/buildctl --addr unix:///run/buildkit-forward/by-tls.sock debug workers", user="alice")
     started = workstation.ran("systemctl show -p MainPID buildkit-forward-by-tls.service", user="root")
     request.getfixturevalue("renewed")
-    done = workstation_role()
+    done = playbook("buildfarm.buildkit.rotate")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Take up the renewed certificate" in done.stdout
     assert workstation.ran(show, user="root") != before
