@@ -166,6 +166,11 @@ def _must(*argv: str) -> None:
         raise HostError(f"Removing the network of build steps failed: {shlex.join(argv)}: {done.stderr.strip()}")
 
 
+def _target(rule: t.Sequence[str]) -> str:
+    """Where a rule jumps to; empty for one that goes to a chain (``-g``) or only counts."""
+    return rule[rule.index("-j") + 1] if "-j" in rule else ""
+
+
 def rules_to_delete(saved: str) -> t.List[t.List[str]]:
     """The commands that delete what is ours of a listing of C(iptables-save): rules first, then chains."""
     rules: t.Dict[str, t.List[t.List[str]]] = {}
@@ -178,7 +183,7 @@ def rules_to_delete(saved: str) -> t.List[t.List[str]]:
     nat, filters = rules.get("nat", []), rules.get("filter", [])
     ours = [rule for rule in nat if any(word.startswith(f'name: "{_NETWORK}" id: ') for word in rule)]
     addresses = {rule[rule.index("-s") + 1] for rule in ours if "-s" in rule}
-    chains = {rule[rule.index("-j") + 1] for rule in ours if rule[1] == "POSTROUTING"}
+    chains = {_target(rule) for rule in ours if rule[1] == "POSTROUTING"} - {""}
     forwards = [
         rule
         for rule in filters
@@ -191,8 +196,8 @@ def rules_to_delete(saved: str) -> t.List[t.List[str]]:
     left = [rule for rule in filters if rule[1] in _SHARED_CHAINS and rule not in forwards]
     existing = [chain for chain in _SHARED_CHAINS if re.search(rf"^:{chain} ", saved, re.MULTILINE)]
     # They hold nothing but jumps to each other and returns: no other network of CNI needs them.
-    if existing and all(rule[rule.index("-j") + 1] in ("RETURN", *_SHARED_CHAINS) for rule in left):
-        jumps = [rule for rule in filters if rule[1] == "FORWARD" and rule[rule.index("-j") + 1] in _SHARED_CHAINS]
+    if existing and all(_target(rule) in ("RETURN", *_SHARED_CHAINS) for rule in left):
+        jumps = [rule for rule in filters if rule[1] == "FORWARD" and _target(rule) in _SHARED_CHAINS]
         commands += [["iptables", "-D", *rule[1:]] for rule in jumps]
         commands += [["iptables", "-F", chain] for chain in existing]
         commands += [["iptables", "-X", chain] for chain in existing]

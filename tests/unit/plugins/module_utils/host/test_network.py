@@ -64,6 +64,15 @@ def test_the_chains_of_others_stay() -> None:
     assert "iptables -D CNI-FORWARD -s 10.72.0.2/32 -j ACCEPT" in commands
 
 
+def test_rules_without_a_jump_are_others() -> None:
+    """A rule that counts, or goes to a chain for good, is no reason to stop."""
+    theirs = '-A FORWARD -i eth0\n-A FORWARD -i eth1 -g theirs\n'
+    saved = SAVED.replace("-A FORWARD -m", f"{theirs}-A FORWARD -m", 1)
+    assert network.rules_to_delete(saved) == network.rules_to_delete(SAVED)
+    counting = SAVED.replace("-A CNI-FORWARD -m", "-A CNI-ADMIN -s 192.0.2.1/32\n-A CNI-FORWARD -m", 1)
+    assert not [argv for argv in network.rules_to_delete(counting) if argv[1] == "-X"]
+
+
 def test_nothing_is_deleted_of_a_host_without_it() -> None:
     """Rules of a firewall that knows nothing of CNI are none of our business."""
     assert _deleted("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n") == []
