@@ -158,6 +158,13 @@ previous:
   returned: always
   type: bool
   sample: false
+unfinished:
+  description:
+    - Whether a run was killed while it exchanged the container, and left one that is held, set aside or to take its
+      place.
+  returned: always
+  type: bool
+  sample: false
 image:
   description: The identity of the image on this host. Empty when it is not there.
   returned: always
@@ -255,6 +262,7 @@ class _Host:
         self.image = ""
         self.container: t.Optional[container.Container] = None
         self.previous = False
+        self.unfinished = False
         self.disk_size = 0
         self.unit_text = _read(params["unit_file"])
         self.labels = fingerprint.digests(params["parts"], params["digests"])
@@ -266,8 +274,10 @@ class _Host:
             return ""
         name = self.params["name"]
         self.container = self.engine.container(name)
-        previous = self.engine.container(f"{name}-previous")
+        previous, following = (self.engine.container(f"{name}-{which}") for which in ("previous", "next"))
         self.previous = previous is not None and previous.ours
+        held = self.container is not None and self.container.held
+        self.unfinished = self.previous or held or (following is not None and following.ours)
         self.image = self.engine.image(self.params["image"])
         self._check_names()
         self._check_ports()
@@ -449,6 +459,7 @@ def main() -> None:
         running=ours and host.container is not None and host.container.running,
         pid=host.container.pid if ours and host.container is not None and host.container.running else 0,
         previous=host.previous,
+        unfinished=host.unfinished,
         image=host.image,
         reasons=host.reasons(),
         started_with=host.container.labels if ours and host.container is not None else {},

@@ -42,7 +42,8 @@ options:
     description:
       - V(held) keeps the engine from starting the container again when it ends; V(released) undoes that, and starts it
         where it ended.
-      - V(back) removes the container, and renames and starts what was set aside.
+      - V(back) removes the container, and renames and starts what was set aside. Where nothing was, the container
+        stays, and is released if it was held. What was to take its place goes.
       - V(done) removes what was set aside, and what was made to take the place of the container but did not.
       - V(absent) removes these and the container itself, and O(volume) with O(purge).
     type: str
@@ -152,12 +153,15 @@ class _Swap:
                 self._do(f"started {self.name}", "start", self.name)
 
     def back(self) -> None:
-        """Undo it."""
-        if self._ours(self.previous) is None:
-            return
-        self._remove(self.name)
-        self._do(f"renamed {self.previous} to {self.name}", "rename", self.previous, self.name)
-        self.released()
+        """Undo it, from wherever it stopped."""
+        found = self._ours(self.name)
+        if self._ours(self.previous) is not None:
+            self._remove(self.name)
+            self._do(f"renamed {self.previous} to {self.name}", "rename", self.previous, self.name)
+            self.released()
+        elif found is not None and (found.held or not found.running):
+            self.released()
+        self._remove(self.next)
 
     def finished(self) -> None:
         """Keep the new one."""

@@ -68,6 +68,7 @@ class Container:
     """One container.
 
     :param ports: what it publishes, as (address or "", port) of the host
+    :param restart: what the engine does when it ends, such as "no" or "unless-stopped"; empty where that is not told
     """
 
     identifier: str
@@ -76,11 +77,17 @@ class Container:
     pid: int
     labels: t.Dict[str, str] = field(default_factory=dict)
     ports: t.Tuple[t.Tuple[str, int], ...] = ()
+    restart: str = ""
 
     @property
     def ours(self) -> bool:
         """Whether this collection made it."""
         return LABEL in self.labels
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept from being started again: by a run for a while, by one that was killed for good."""
+        return self.ours and self.restart == "no" != self.labels.get(RESTART_LABEL, "no")
 
 
 class Engine:
@@ -143,7 +150,13 @@ class Engine:
             pid=int(state.get("Pid") or 0),
             labels=config.get("Labels") or {},
             ports=published,
+            restart=self._restart(found),
         )
+
+    def _restart(self, found: t.Mapping[str, t.Any]) -> str:
+        if self.kind == "podman":  # systemd starts it again
+            return ""
+        return str(((found.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "")
 
     def image(self, name: str) -> str:
         """The identity of an image; empty when it is not on this host."""

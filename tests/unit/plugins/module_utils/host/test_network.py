@@ -66,7 +66,7 @@ def test_the_chains_of_others_stay() -> None:
 
 def test_rules_without_a_jump_are_others() -> None:
     """A rule that counts, or goes to a chain for good, is no reason to stop."""
-    theirs = '-A FORWARD -i eth0\n-A FORWARD -i eth1 -g theirs\n'
+    theirs = "-A FORWARD -i eth0\n-A FORWARD -i eth1 -g theirs\n"
     saved = SAVED.replace("-A FORWARD -m", f"{theirs}-A FORWARD -m", 1)
     assert network.rules_to_delete(saved) == network.rules_to_delete(SAVED)
     counting = SAVED.replace("-A CNI-FORWARD -m", "-A CNI-ADMIN -s 192.0.2.1/32\n-A CNI-FORWARD -m", 1)
