@@ -27,7 +27,7 @@ _MOST_BYTES = 2**63 - 1
 SMALLEST = 1024**2
 
 _HOST_AND_PATH = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?(?:/[\w./-]+)?"
-_LOOPBACK = r"(unix://|127\.|localhost:|\[::1\]:)"
+_LOOPBACK = r"unix:///.+|(?:127(?:\.[0-9]{1,3}){3}|localhost|\[::1\]):[0-9]{1,5}"
 
 
 def show(value: t.Any) -> str:
@@ -173,7 +173,7 @@ def _size(value: t.Any, version: str) -> str:
 
 
 def _debug_address(value: t.Any, version: str) -> str:
-    if not _is_text(value) or not re.match(_LOOPBACK, value):
+    if not _is_text(value) or not _matches(_LOOPBACK, value):
         return f"is {show(value)}. Whoever reaches it needs no certificate: use unix:// or a loopback address"
     if value.startswith("unix://") and not releases.has("0.19.0", version):
         return (

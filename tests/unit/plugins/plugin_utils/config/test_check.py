@@ -183,6 +183,8 @@ def test_everything_is_told_at_once() -> None:
         ("unix:///run/debug.sock", "0.25.2", True),
         ("unix:///run/debug.sock", "0.13.2", False),
         ("0.0.0.0:6060", "0.25.2", False),
+        ("127.builder.example.com:6060", "0.25.2", False),
+        ("127.0.0.1", "0.25.2", False),
         (6060, "0.25.2", False),
     ],
 )
