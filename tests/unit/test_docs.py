@@ -28,7 +28,7 @@ DOCUMENTS = [
 # "…" in a documented message, and whatever code puts there: what varies.
 VARYING = "…"
 # What says something to users beside the Python code.
-TEMPLATED = ("roles/*/tasks/*.yml", "roles/*/templates/*", "playbooks/*.yml")
+TEMPLATED = ("roles/*/vars/main/*.yml", "roles/*/tasks/*.yml", "roles/*/templates/*", "playbooks/*.yml")
 
 
 def _document(path: Path) -> str:
