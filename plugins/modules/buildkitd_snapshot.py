@@ -43,7 +43,8 @@ options:
     type: path
     required: true
   files:
-    description: What each file is called in a sentence, by its path. Those that do not exist are not kept.
+    description: What each file is called in a sentence, by its path. Those that do not exist are not kept,
+      and are removed when the rest is put back.
     type: dict
     default: {}
   links:

@@ -37,6 +37,7 @@ class Manifest(t.NamedTuple):
     :param stamps: path of each link to what names the contents of its target, the file C(.sha256) in there
     :param tls: name of each file of the TLS directory to the name of its copy
     :param argv: the command line of a daemon that runs without an init system
+    :param absent: path of each file that was not there
     """
 
     digests: t.Dict[str, str]
@@ -45,6 +46,7 @@ class Manifest(t.NamedTuple):
     stamps: t.Dict[str, str]
     tls: t.Dict[str, str]
     argv: t.List[str]
+    absent: t.List[str]
 
 
 def read(path: str) -> t.Optional[Manifest]:
@@ -61,6 +63,7 @@ def read(path: str) -> t.Optional[Manifest]:
             stamps={str(name): str(text) for name, text in found["stamps"].items()},
             tls={str(name): str(copy) for name, copy in found["tls"].items()},
             argv=[str(part) for part in found["argv"]],
+            absent=[str(name) for name in found.get("absent", [])],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -88,6 +91,7 @@ def keep(
         stamps={one: _stamp(one) for one in sorted(links) if os.path.islink(one)},
         tls={name: _copy(path, os.path.join(tls_dir, name)) for name in (_CA, *_PAIR)},
         argv=list(argv),
+        absent=[one for one in sorted(files) if not os.path.lexists(one)],
     )
     text = json.dumps(made._asdict(), indent=1, sort_keys=True) + "\n"
     _files.write_atomically(os.path.join(path, _MANIFEST), text.encode())
@@ -151,6 +155,11 @@ def restore(path: str, *, tls_dir: str, names: t.Mapping[str, str]) -> t.Tuple[t
         if _files.read_optional(one) != data:
             _files.write_atomically(one, data, mode=mode)
             done.append(names.get(one, one))
+    # Such as a proxy, which the service unit of before would read, too.
+    for one in manifest.absent:
+        if os.path.isfile(one) and one in names:
+            os.unlink(one)
+            done.append(names[one])
     _restore_tls(tls_dir, pair, done, left)
     return done, left, manifest
 

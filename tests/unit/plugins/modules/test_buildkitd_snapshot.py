@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import typing as t
@@ -106,6 +107,25 @@ def test_everything_goes_back(host: Host) -> None:
     for path in [host.root / "proved", *(host.root / "proved").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
     assert stat.S_IMODE((host.root / "tls" / "key.pem").stat().st_mode) == 0o600
+
+
+def test_what_was_not_there_goes(host: Host) -> None:
+    """A file that came since is removed: the unit of before would read it."""
+    (host.root / "none").write_text("HTTPS_PROXY=http://nowhere\n")
+    assert host.run("restored").result["restored"] == ["nothing"]
+    assert not (host.root / "none").exists()
+    assert host.run("restored").result["restored"] == []
+
+
+def test_a_snapshot_that_does_not_say_what_was_not_there(host: Host) -> None:
+    """Nothing is removed then."""
+    manifest = host.root / "proved" / "manifest.json"
+    found = json.loads(manifest.read_text())
+    del found["absent"]
+    manifest.write_text(json.dumps(found))
+    (host.root / "none").write_text("text\n")
+    assert host.run("restored").result["restored"] == []
+    assert (host.root / "none").exists()
 
 
 def test_nobody_is_let_in_again(host: Host) -> None:
