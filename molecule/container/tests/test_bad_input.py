@@ -39,7 +39,10 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
             "site",
             wishes=wishes,
             buildkitd_container_volume="/srv/cache",
-            buildkitd_container_environment={"BUILDKIT_TLS_ENABLED": "false"},
+            buildkitd_container_environment={"BUILDKIT_TLS_ENABLED": "false", "BUILDKIT_PPROF_ENABLED": "true"},
+            buildkitd_container_host_network=True,
+            buildkitd_container_publish=["8371"],
+            buildkit_cache_size="half",
             buildkit_network="bridge",
         )
     assert run.code == 2, run.output
@@ -47,6 +50,10 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
     assert "without a tag or digest, which means latest" in run.text
     assert "a tag that moves" in run.text
     assert run.text.count("buildkitd_container_environment sets BUILDKIT_TLS_ENABLED") >= 2
+    assert run.text.count("buildkitd_container_environment sets BUILDKIT_PPROF_ENABLED") >= 2
+    assert run.text.count("also serves its registry, port 8371, without a certificate") >= 2
+    assert run.text.count("buildkitd_container_publish is 8371. Name the port of the host") >= 2
+    assert run.text.count("buildkitd_container_cache_size is 'half'") >= 2
     assert run.text.count("/srv/cache") >= 2
     assert "overlay" in run.text
     assert set(run.changed.values()) == {0}
