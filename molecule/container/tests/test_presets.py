@@ -32,7 +32,8 @@ def test_heighliner_and_buildx(hosts, play, build, ssh):
 
 def test_earthly_and_earthbuild(hosts, play, build):
     """Both serve mTLS on port 8372, and nothing on the others, with their data on a volume."""
-    cache = {"buildkitd_container_environment": {"CACHE_SIZE_MB": "5000"}}
+    odd = 'a$HOME ${PATH} 5% "q" b\\s'  # what systemd would make something else of
+    cache = {"buildkitd_container_environment": {"CACHE_SIZE_MB": "5000", "ODD": odd}}
     wishes = {
         DOCKER: {"preset": "earthly", "image": "EARTHLY", "port": 8372},
         PODMAN: {"preset": "earthbuild", "image": "EARTHBUILD", "port": 8372},
@@ -52,6 +53,7 @@ def test_earthly_and_earthbuild(hosts, play, build):
         (data,) = (mount for place, mount in mounts.items() if place.endswith(f"/{name}"))
         assert data["Type"] == "volume"
         assert "keepBytes = 5000000000" in host.ran(f"{engine} exec {name}-buildkitd cat /etc/buildkitd.toml")
+        assert f"ODD={odd}" in host.inspect("container", f"{name}-buildkitd")["Config"]["Env"]
 
 
 def test_rootless(hosts, play, build):
