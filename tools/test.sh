@@ -62,7 +62,7 @@ apt() {
 jobs_of() { # PART
   case $1 in
     lint | unit | sanity | importer) echo "$1" ;;
-    integration) echo integration@bed site@bed ;;
+    integration) printf '%s\n' integration@bed site@bed ;;
     molecule) dirname -- molecule/*/molecule.yml | sed 's|molecule/|molecule-|; s|$|@bed|' ;;
     newest | bench | molecule-*) echo "$1@bed" ;;
     *) echo "error: there is no part '$1'" >&2; return 2 ;;
