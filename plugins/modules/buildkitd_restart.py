@@ -83,7 +83,7 @@ options:
     type: float
     default: 600
   progress:
-    description: Seconds between two lines that say what still runs, at least V(1), or V(0) for none.
+    description: Seconds between two lines that say what still runs, or V(0) for none. Less than V(3) is taken for V(3).
     type: float
     default: 10
 author:

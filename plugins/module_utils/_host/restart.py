@@ -26,10 +26,10 @@ GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
 IDLE, DOWN, ENDING, SKIPPED = "idle", "down", "ending", "skipped"
 
 SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
+SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 _POLL = 0.02  # seconds
 _ASK = 0.2  # seconds between two attempts to ask a daemon that is silent
 _HANG_UP = 0.1  # seconds without a build after which our own call is ended, so that the daemon need not wait for it
-_SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 _SESSIONS = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
 _FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
@@ -201,7 +201,7 @@ class _Watch:
                 answered = now
             if proc.identify(self._daemon.pid) != self._daemon:
                 return True  # it ended by itself
-            if now - began >= self._wish.limit or now - answered >= _SILENT:
+            if now - began >= self._wish.limit or now - answered >= SILENT:
                 return False
             if self.problem:
                 time.sleep(_ASK)
