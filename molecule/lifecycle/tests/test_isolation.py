@@ -96,9 +96,14 @@ def test_what_a_step_reaches(builder, host, step, wishes, neighbour) -> None:
         "loopback": f"127.0.0.1 {8101}",
         "address": f"{builder.address} {8102}",
         "daemon": f"{builder.address} 1234",
+        "published": f"{builder.address} 8104",
         "metadata": f"{METADATA} 8103",
         "neighbour": f"{far} 8103",
     }
+    # As engines publish a port of a container: the host passes it on.
+    passed_on = f"-d {builder.address} -p tcp --dport 8104 -j DNAT --to-destination {far}:8103"
+    for chain in ("PREROUTING", "OUTPUT"):
+        host.check_output(f"iptables -t nat -A {chain} {passed_on}")
     connect = "busybox nc -w 2 {} </dev/null >/dev/null 2>&1 && echo {} is open"
     script = "".join(f"/{connect.format(target, name)}\n" for name, target in targets.items()) + "true\n"
     try:
@@ -111,6 +116,8 @@ def test_what_a_step_reaches(builder, host, step, wishes, neighbour) -> None:
                 assert host.check_output(f"{connect.format(target, name)}") == f"{name} is open"
             built = step(script)
     finally:
+        for chain in ("PREROUTING", "OUTPUT"):
+            host.run(f"iptables -t nat -D {chain} {passed_on}")
         host.run(f"ip route delete {METADATA}")
         builder.docker("exec", neighbour, "ip", "address", "delete", f"{METADATA}/32", "dev", "lo")
     assert built.returncode == 0, built.stderr
