@@ -64,7 +64,7 @@ def test_forwards_that_could_not_work_are_refused(workstation, workstation_role)
 
 
 def test_a_renewed_certificate_reaches_every_tool(workstation, playbook, request):
-    """The playbook rotate exchanges the files and reloads the proxy; docker buildx builds without being set up again."""
+    """The playbook rotate exchanges the files and reloads the proxy; buildx needs no set-up."""
     show = "openssl x509 -in /etc/buildkit/client/buildkit/cert.pem -noout -serial"
     state = "cat /home/alice/.docker/buildx/instances/buildkit"
     before, builder = workstation.ran(show, user="root"), workstation.ran(state, user="root")
