@@ -96,7 +96,8 @@ class Outcome:
         if self.how == DOWN:
             return "It did not run."
         if self.how == ENDING:
-            return f"It was ending already; that took {self.stopped:.0f} s more."
+            forced = " What it still ran was killed then." if self.killed else ""
+            return f"It was ending already; that took {self.stopped:.0f} s more.{forced}"
         if self.how == IDLE:
             forced = " Idle clients held it up, and were cut off." if self.killed else ""
             return f"No build ran; waited {self.waited:.0f} s for that.{forced}"

@@ -1,0 +1,33 @@
+# Copyright (c) 2026 The buildfarm.buildkit authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is said of a restart, and which versions let their builds end."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart
+
+
+@pytest.mark.parametrize(
+    ("version", "ends"),
+    [
+        ("0.13.2", False),
+        ("v0.13.2+debian", False),
+        ("0.14.0-rc1", True),
+        ("v0.25.2", True),
+        ("1.0.0", True),
+        ("v0.0.0+unknown", False),
+        ("", False),
+    ],
+)
+def test_which_versions_let_builds_end(version: str, ends: bool) -> None:
+    """An unknown one is held to kill them."""
+    assert restart.ends_builds(version) is ends
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_daemon_that_was_ending_and_did_not_in_time(killed: bool) -> None:
+    """It is said that builds were killed."""
+    outcome = restart.Outcome(how=restart.ENDING, policy=restart.GRACEFUL, stopped=600.0, killed=killed)
+    assert ("killed" in outcome.message) is killed
+    assert "took 600 s more" in outcome.message
