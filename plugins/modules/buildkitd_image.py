@@ -78,6 +78,7 @@ identity:
   sample: 547ea36c34ab87b1b3224b6a05d025989b10021338cae5763180c8e84170b296
 """
 
+import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -88,11 +89,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 _PULL_SECONDS = 1800
 
 
-def _must(engine: container.Engine, *arguments: str, doing: str, advice: str = "") -> None:
+def _must(engine: container.Engine, *arguments: str, doing: str, advice: str = "") -> str:
     done = engine.run(*arguments, seconds=_PULL_SECONDS)
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-400:]
         raise HostError(f"{doing} failed: {said}{' ' if advice else ''}{advice}")
+    return done.stdout
 
 
 def _examine(params: t.Mapping[str, t.Any]) -> str:
@@ -112,9 +114,12 @@ def _present(params: t.Mapping[str, t.Any]) -> t.Tuple[bool, str]:
     before = engine.image(image)
     if params["archive"]:
         identity = _examine(params)
-        _must(engine, "load", "--quiet", "--input", params["archive"], doing=f"Loading {params['archive']}")
+        said = _must(engine, "load", "--quiet", "--input", params["archive"], doing=f"Loading {params['archive']}")
         if "@" not in image:
-            _must(engine, "tag", identity, image, doing=f"Naming the image {image}")
+            # Engines that keep images in containerd have another identity for it, and say what they named it.
+            named = re.search(r"^Loaded image(?:\(s\)| ID)?: (\S+)", said, re.MULTILINE)
+            source = named[1] if named and not engine.image(identity) else identity
+            _must(engine, "tag", source, image, doing=f"Naming the image {image}")
     elif not before:
         _must(
             *(engine, "pull", "--quiet", image),
