@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Iterator
 import builds
 import daemon as daemons
 import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
 from daemon import Daemon
 
@@ -171,3 +174,25 @@ def test_no_daemon() -> None:
     failed = run_module("buildkitd_restart", {"pid": 0, "command": ["/bin/sh", "-c", "echo too hot; exit 1"]})
     assert failed.failed
     assert "too hot" in failed.message
+
+
+def test_the_program_beside_a_daemon_gets_its_rights_alone() -> None:
+    """Whoever runs a daemon without root's rights decides what lies beside it, and must not become root by that."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copy("/bin/sleep", place / "buildkitd")
+        program = place / "buildctl"
+        program.write_text("#!/bin/sh\nid -u; id -g; id -G\n")
+        program.chmod(0o755)
+        rights = ["setpriv", "--reuid=1234", "--regid=1235", "--clear-groups"]
+        daemon = subprocess.Popen([*rights, place / "buildkitd", "60"])
+        try:
+            until = time.monotonic() + 10
+            while not Path(f"/proc/{daemon.pid}/exe").resolve().name.startswith("buildkitd"):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert ask.version(daemon.pid, str(place / "buildkitd.sock")).split() == ["1234", "1235", "1235"]
+        finally:
+            daemon.kill()
+            daemon.wait()

@@ -149,15 +149,27 @@ def _command(pid: int, path: str, *question: str) -> t.Tuple[t.List[str], str]:
     """How buildctl is run for a question, and the directory to run it in.
 
     That is the socket's, in the file system as the daemon sees it, which may be a container's: the address of a unix
-    socket has no room for a long path. Raises HostError when the daemon is gone.
+    socket has no room for a long path. The program is what lies beside the daemon's, so it gets the rights of the daemon
+    and no more. Raises HostError when the daemon is gone.
     """
     directory, name = os.path.split(path)
     try:
         program = os.path.dirname(os.readlink(f"/proc/{pid}/exe")) + "/buildctl"
+        user, group = _owner(pid)
     except OSError as error:
         raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
     command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}", "debug", *question]
+    if user != os.geteuid():
+        command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs", *command]
     return command, f"/proc/{pid}/root{directory}"
+
+
+def _owner(pid: int) -> t.Tuple[int, int]:
+    """The effective user and group of a process (proc_pid_status(5)); a process may hide the owner of its directory."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+        words = [line.split() for line in lines]
+    numbers = {line[0]: int(line[2]) for line in words if line and line[0] in ("Uid:", "Gid:")}
+    return numbers["Uid:"], numbers["Gid:"]
 
 
 def _buildctl(pid: int, path: str, question: str, template: str) -> str:
