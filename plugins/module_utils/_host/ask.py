@@ -149,7 +149,7 @@ def _command(pid: int, path: str, *question: str) -> t.Tuple[t.List[str], str]:
     """How buildctl is run for a question, and the directory to run it in.
 
     That is the socket's, in the file system as the daemon sees it, which may be a container's: the address of a unix
-    socket has no room for a long path. The program is what lies beside the daemon's, so it gets the rights of the daemon
+    socket has no room for a long path. The program is what lies beside the daemon's, so it gets that daemon's rights
     and no more. Raises HostError when the daemon is gone.
     """
     directory, name = os.path.split(path)
