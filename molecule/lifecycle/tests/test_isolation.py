@@ -244,11 +244,11 @@ def test_what_cannot_be_meant_is_refused(builder, playbook, wishes) -> None:
     bad: dict[str, object] = {
         "buildkitd_limits": {"memory": "lots"},
         "buildkitd_environment": {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret"},
-        "buildkitd_prune_interval": "soon",
+        "buildkitd_prune_interval": "10x",
     }
     told = ["memory is a number with K, M, G, T or %", "the unit is no place for secrets", "a time span such as 10min"]
     if bridged:
-        bad |= {"buildkitd_network_subnet": f"{builder.address}/32", "buildkitd_network_blocked": ["everything"]}
+        bad |= {"buildkitd_network_subnet": f"{builder.address}/32", "buildkitd_network_blocked": ["999.1.1.1"]}
         told += [f"The network {builder.address}/32 of build steps overlaps", "it may hold the word host"]
     else:
         bad |= {"buildkitd_config": {"grpc": {"debugAddress": "unix:///run/buildkit/debug.sock"}}}

@@ -53,6 +53,10 @@ def assert_refused(fleet: Fleet, *says: str, playbook: str = "site", **how: t.An
                 "buildkitd_proxy.https is not a proxy",
             ],
         ),
+        (
+            {"buildkitd_network_blocked": ["host", "999.1.1.1"], "buildkitd_prune_interval": "10x"},
+            ["buildkitd_network_blocked is host, 999.1.1.1: it may hold", "buildkitd_prune_interval is '10x'"],
+        ),
         ({"buildkit_names": [], "buildkit_addresses": []}, ["neither dns nor ip", "List what they dial"]),
         ({"buildkit_names": "b1.example.com"}, ["buildkit_names of host builder must be a list"]),
         ({"buildkit_clients": ["../x"]}, ["../x", "cannot be the name of a client"]),
