@@ -238,6 +238,18 @@ def test_a_stopped_builder_is_left_alone(host) -> None:
         host.check_output("systemctl start buildkit.service")
 
 
+def test_a_daemon_that_does_not_tell_its_policy_is_reported(host) -> None:
+    """The unit fails and says so, instead of pruning nothing in silence."""
+    socket = "/run/buildkit/buildkitd.sock"
+    host.check_output(f"mv {socket} {socket}.away")
+    try:
+        assert host.run("systemctl start buildkit-prune.service").rc != 0
+    finally:
+        host.check_output(f"mv {socket}.away {socket}; systemctl reset-failed buildkit-prune.service")
+    told = host.check_output("journalctl --unit buildkit-prune.service --output cat --lines 20")
+    assert "the daemon does not tell its policy, so nothing was pruned" in told
+
+
 def test_what_cannot_be_meant_is_refused(builder, playbook, wishes) -> None:
     """All of it at once, and before anything is looked at twice."""
     bridged = wishes.get("buildkit_network") == "bridge"
