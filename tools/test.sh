@@ -77,7 +77,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 
 # Lint first, since it is what fails most; then the longest, so that the lanes end together.
 parts=("$@")
-[ $# != 0 ] || parts=(lint integration molecule unit newest sanity importer)
+[ $# != 0 ] || parts=(lint molecule integration unit newest sanity importer)
 jobs=()
 for part in "${parts[@]}"; do
   found=$(jobs_of "$part") || exit
