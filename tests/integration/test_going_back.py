@@ -1,6 +1,6 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the role buildkitd does when its restart fails, and when its proof cannot even be tried."""
+"""What the roles of the daemon do when a restart fails, and when a proof cannot even be tried."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import fi
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import IMPORT_ROOT
 
 
-def go_back(directory: Path, hosts: str, failing: dict[str, Any], wishes: dict[str, Any]) -> tuple[int, str]:
+def go_back(
+    directory: Path, hosts: str, failing: dict[str, Any], wishes: dict[str, Any], role: str = "buildkitd"
+) -> tuple[int, str]:
     """Run a task that fails, and what the role does then; the exit code and what it printed."""
-    rescue = {"include_role": {"name": "buildfarm.buildkit.buildkitd", "tasks_from": "back"}}
+    tasks = {"buildkitd": "back", "buildkitd_container": "rollback"}[role]
+    rescue = {"include_role": {"name": f"buildfarm.buildkit.{role}", "tasks_from": tasks}}
     play = {"hosts": "all", "gather_facts": False, "tasks": [{"block": [failing], "rescue": [rescue]}]}
     (directory / "play.yml").write_text(json.dumps([play]))
     run = subprocess.run(
@@ -42,6 +45,24 @@ def test_without_a_proof_every_host_fails_and_none_goes_back(tmp_path: Path) -> 
         assert f"{host}: It was not proved, because the proof could not be made: ca_path {tmp_path}/none/ca.pem" in said
     assert "The daemon stays as it is. Mend that and run again." in said
     assert "Going back failed" not in said
+    assert said.count("changed=0") == 2
+
+
+def test_without_a_proof_no_container_goes_back(tmp_path: Path) -> None:
+    """Even one that was just exchanged, with the previous one still set aside."""
+    info: dict[str, Any] = {"previous": True, "running": True, "reasons": ["image changed"], "exists": True}
+    wishes: dict[str, Any] = {
+        "buildkit_verify_hosts": ["one", "two"],
+        "buildkit_verify_tls_dir": str(tmp_path / "none"),
+    }
+    wishes |= {"__buildkitd_container_info": info, "ansible_become": False}
+    proof = {"include_role": {"name": "buildfarm.buildkit.buildkit_verify"}}
+    code, said = go_back(tmp_path, "one,two,", proof, wishes, role="buildkitd_container")
+    assert code == 2, said
+    for host in ("one", "two"):
+        assert f"{host}: it was not proved, because the proof could not be made: ca_path {tmp_path}/none/ca.pem" in said
+    assert "The container stays as it is. Mend that and run again." in said
+    assert "Put the previous" not in said
     assert said.count("changed=0") == 2
 
 
