@@ -368,7 +368,8 @@ class _Host:
         """Why the container must be replaced."""
         if self.container is None or not self.container.ours:
             return []
-        return fingerprint.reasons(self.params["parts"], self.labels, self.container.labels)
+        started_with = container.runs_with(self.params["config_dir"], self.container.labels)
+        return fingerprint.reasons(self.params["parts"], self.labels, started_with)
 
     def service(self) -> bool:
         """Whether the role buildkitd set this host up."""

@@ -24,6 +24,8 @@ LABEL = "buildfarm.buildkit"
 RESTART_LABEL = "buildfarm.buildkit.restart"
 # The record beside the configuration that says which container is ours; also found by those who do not ask an engine.
 RECORD = "container.json"
+# Beside it: with what a container runs that was restarted, for labels tell what it was made with.
+RESTARTED = "container-restarted.json"
 # Docker 20.10 and Podman 4.4 are the oldest that have what the role asks for: Podman 4.4 brought Quadlet.
 OLDEST = {"docker": (20, 10), "podman": (4, 4)}
 _NAMES = {"docker": "Docker", "podman": "Podman"}
@@ -208,14 +210,27 @@ def read_record(config_dir: str) -> t.Dict[str, t.Any]:
 
     Raises HostError when the record cannot be read.
     """
-    path = os.path.join(config_dir, RECORD)
+    return _read_object(os.path.join(config_dir, RECORD), "It says which container is this collection's.")
+
+
+def runs_with(config_dir: str, labels: t.Mapping[str, str]) -> t.Dict[str, str]:
+    """What a container with these labels runs with: what the labels say, but for what a restart gave it since.
+
+    Raises HostError when the note of that restart cannot be read.
+    """
+    note = _read_object(os.path.join(config_dir, RESTARTED), "Remove it, and run again.")
+    # One that was made since has other labels.
+    return {**labels, **(note.get("runs_with") or {} if note.get("made_with") == labels else {})}
+
+
+def _read_object(path: str, purpose: str) -> t.Dict[str, t.Any]:
     try:
         with open(path, encoding="utf-8") as source:
             found = json.load(source)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise HostError(f"{path} cannot be read: {error}. It says which container is this collection's.") from error
+        raise HostError(f"{path} cannot be read: {error}. {purpose}") from error
     return found if isinstance(found, dict) else {}
 
 

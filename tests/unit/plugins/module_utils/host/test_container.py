@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -76,6 +77,20 @@ def test_a_record_is_read_or_refused(tmp_path):
     record.write_text("{")
     with pytest.raises(HostError, match="cannot be read"):
         container.read_record(str(tmp_path))
+
+
+def test_a_restart_is_remembered_of_the_container_that_was_restarted(tmp_path):
+    """Its labels tell what it was made with. One that was made since has others, which are the truth."""
+    made_with = {"image": "one", "certificate": "old"}
+    assert container.runs_with(str(tmp_path), made_with) == made_with
+    note = tmp_path / container.RESTARTED
+    note.write_text(json.dumps({"made_with": made_with, "runs_with": {"certificate": "new"}}))
+    assert container.runs_with(str(tmp_path), made_with) == {"image": "one", "certificate": "new"}
+    newer = {"image": "one", "certificate": "newest"}
+    assert container.runs_with(str(tmp_path), newer) == newer
+    note.write_text("{")
+    with pytest.raises(HostError, match="Remove it, and run again"):
+        container.runs_with(str(tmp_path), made_with)
 
 
 def test_a_missing_engine_is_named(monkeypatch, tmp_path):
