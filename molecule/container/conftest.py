@@ -208,12 +208,17 @@ class Run:
 
 @pytest.fixture(scope="session")
 def play() -> Callable[..., Run]:
-    """Runs a playbook of the collection on both hosts at the same time, each with its wishes."""
+    """Runs a playbook, by its name in the collection or its path, on both hosts at once, each with its wishes."""
 
-    def run(name: str, *arguments: str, environment: dict[str, str] | None = None, **variables: Any) -> Run:
+    def run(name: str | Path, *arguments: str, environment: dict[str, str] | None = None, **variables: Any) -> Run:
         done = subprocess.run(
             [
-                *("ansible-playbook", f"buildfarm.buildkit.{name}", "--inventory", SCENARIO / "inventory.yml"),
+                *(
+                    "ansible-playbook",
+                    name if isinstance(name, Path) else f"buildfarm.buildkit.{name}",
+                    "--inventory",
+                    SCENARIO / "inventory.yml",
+                ),
                 *("--extra-vars", json.dumps({"buildkit_serial": "100%", **variables}), *arguments),
             ],
             cwd=PROJECT,

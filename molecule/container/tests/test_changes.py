@@ -43,6 +43,28 @@ def test_a_renewed_certificate_is_served(hosts, play, worker_ids):
     assert [host.created(began) for host in hosts.values()] == [0, 0]
 
 
+GOING_BACK = """
+- hosts: container-podman
+  gather_facts: false
+  tasks:
+    - include_role: {name: buildfarm.buildkit.buildkitd_container, tasks_from: look}
+    - block:
+        - fail: {msg: the policy was refused}
+      rescue:
+        - include_role: {name: buildfarm.buildkit.buildkitd_container, tasks_from: rollback}
+"""
+
+
+def test_a_container_that_was_never_ended_is_left_to_its_builds(hosts, play, tmp_path):
+    """Where the exchange fails before that, going back restarts nothing."""
+    (tmp_path / "back.yml").write_text(GOING_BACK)
+    began = time.time()
+    run = play(tmp_path / "back.yml", __buildkitd_container_replace=True, __buildkitd_container_go=True)
+    assert run.code == 2, run.output
+    assert "the policy was refused. The previous container" in run.text
+    assert hosts["podman"].created(began) == 0
+
+
 def test_another_image_keeps_the_cache(hosts, play, worker_ids):
     """A new and an older BuildKit take the places of one another, once, on the same volume."""
     wishes = {"container-docker": {"image": "OLD"}, "container-podman": {"image": "NEW"}}
