@@ -44,6 +44,21 @@ def test_from_container_to_service_and_back(hosts, play, build, archive):
     assert sum(play("site").changed.values()) == 0
 
 
+def test_what_is_no_cache_is_refused_before_anything_goes(hosts, play):
+    """A directory that was never a daemon's: the container runs on."""
+    record, aside = "/etc/buildkit/container.json", "/srv/container.json"
+    for host in hosts.values():
+        host.ran(f"mkdir /srv/theirs && touch /srv/theirs/file && cp {record} {aside}")
+        host.ran(f"""sed -i 's|"volume": ".*"|"volume": "/srv/theirs"|' {record} && grep /srv/theirs {record}""")
+    run = play("remove", buildkitd_container_purge_cache=True)
+    for host in hosts.values():
+        host.ran(f"mv {aside} {record} && rm /srv/theirs/file && rmdir /srv/theirs")
+        assert host.inspect("container", "buildkitd")["State"]["Running"]
+    assert run.code == 2, run.output
+    assert run.text.count("so it is not buildkitd's, and nothing was removed") >= 2
+    assert set(run.changed.values()) == {0}
+
+
 def test_removal_leaves_the_cache(hosts, play):
     """And, when that is asked for, not even that."""
     run = play("remove")
