@@ -268,6 +268,6 @@ def test_what_cannot_be_meant_is_refused(builder, playbook, wishes) -> None:
     refused = playbook("site", "--limit", builder.name, "--extra-vars", json.dumps(bad))
     assert refused.returncode != 0
     assert re.search(r"changed=0 .*failed=1", refused.stdout)
-    words = " ".join(refused.stdout.split())
+    words = " ".join((refused.stdout + refused.stderr).split())
     assert [message for message in told if message not in words] == []
     assert "authorization=secret" not in words

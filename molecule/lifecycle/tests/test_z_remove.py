@@ -132,7 +132,8 @@ def test_a_whole_builder_is_removed(host, builder, playbook):
         assert host.run(f"pgrep -fx '{RUNNING}'").rc == 0
         host.check_output("mkdir /var/lib/buildkit/foreign && mount -t tmpfs none /var/lib/buildkit/foreign")
         refused = playbook("remove", "--limit", builder.name, "--extra-vars", "buildkitd_purge_cache=true")
-        assert "below it is mounted what no build step mounts: /var/lib/buildkit/foreign (tmpfs)" in refused.stdout
+        said = refused.stdout + refused.stderr
+        assert "below it is mounted what no build step mounts: /var/lib/buildkit/foreign (tmpfs)" in said
         host.check_output("umount /var/lib/buildkit/foreign && rmdir /var/lib/buildkit/foreign")
         assert changed(remove) > 0
         assert host.run(f"pgrep -fx '{RUNNING}'").rc == 1
