@@ -137,9 +137,13 @@ def test_who_has_just_connected_is_waited_for(builder: Daemon) -> None:
     host, port = builder.tcp[len("tcp://") :].split(":")
     stop = threading.Event()
 
+    # Each hangs up once the next one is there, so that there is always one that has just come.
     def connect() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+        with contextlib.ExitStack() as last:
+            while not stop.is_set():
+                now = socket.create_connection((host, int(port)))
+                last.close()
+                last.enter_context(now)
                 stop.wait(0.3)
 
     thread = threading.Thread(target=connect)
