@@ -42,8 +42,8 @@ def libraries(request: pytest.FixtureRequest) -> Path:
         for old in cache.glob(f"{request.param}-*"):
             shutil.rmtree(old)
         unfinished = cache / f"{directory.name}.{os.getpid()}"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--only-binary=:all:", "--target", str(unfinished), *wanted], check=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=10"]
+        subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
         unfinished.rename(directory)
     return directory
 
@@ -79,7 +79,7 @@ def test_these_are_the_libraries_that_are_used(libraries: Path) -> None:
 def test_units_pass(libraries: Path) -> None:
     """Messages, channels and bounded calls."""
     found = run(libraries, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *UNITS)
-    assert found.returncode == 0, found.stdout
+    assert found.returncode == 0, found.stdout + found.stderr
     assert int(re.search(r"(\d+) passed", found.stdout)[1]) > 100
     assert not re.search(r"failed|error|skipped", found.stdout)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import time
@@ -14,14 +15,12 @@ import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import module_process
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import Authority, Pair
 from daemon import Daemon
 
 RUNS = 20
 EVERYTHING = {"builds": verify.BUILDS, "entitlements_refused": verify.ENTITLEMENTS}
-
-# Seconds in which a daemon ends that nothing holds up; it takes a tenth of that.
-PROMPTLY = 3.0
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def usage(daemon: Daemon) -> tuple[int, list[str]]:
 
 def settled(read: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
     """A value that has been the same for half a second."""
-    value, since, deadline = read(), time.monotonic(), time.monotonic() + 20
+    value, since, deadline = read(), time.monotonic(), time.monotonic() + LONG
     while time.monotonic() < min(since + 0.5, deadline):
         time.sleep(0.05)
         new = read()
@@ -58,12 +57,10 @@ def settled(read: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
     return value
 
 
-def seconds_to_stop(daemon: Daemon) -> float:
-    """How long it takes to end after SIGTERM."""
-    began = time.monotonic()
+def stop(daemon: Daemon) -> None:
+    """End it by SIGTERM. One that is held up by a stream that is open never ends."""
     daemon.process.send_signal(signal.SIGTERM)
-    daemon.process.wait(30)
-    return time.monotonic() - began
+    daemon.process.wait(LONG)
 
 
 def test_cache_does_not_grow(fresh: Daemon, authority: Authority, client: Pair) -> None:
@@ -80,7 +77,7 @@ def test_daemon_stops_right_after_a_proof(fresh: Daemon, authority: Authority, c
     """No stream is left open that a daemon would wait for."""
     [report] = verify.verify([wish(fresh, authority, client)], verify.Proof(**EVERYTHING))
     assert report.failure is None
-    assert seconds_to_stop(fresh) < PROMPTLY
+    stop(fresh)
 
 
 def test_daemon_stops_after_proofs_that_were_killed(fresh: Daemon, authority: Authority, client: Pair) -> None:
@@ -92,20 +89,23 @@ def test_daemon_stops_after_proofs_that_were_killed(fresh: Daemon, authority: Au
         "client_key": str(client.key),
         "builds": list(verify.BUILDS),
     }
+    delays = itertools.cycle((0.0, 0.01, 0.02, 0.03, 0.05, 0.08))
     in_the_middle = 0
-    for delay in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08):
+    for _try in range(60):  # whoever is late finds a proof that is over
         with module_process("buildkit_verify", options) as process:
             wait_for_a_step(fresh, process)
-            time.sleep(delay)
+            time.sleep(next(delays))
             in_the_middle += process.poll() is None
             process.kill()
-    assert in_the_middle > 3
-    assert seconds_to_stop(fresh) < PROMPTLY
-    assert daemons.children(fresh.process) == []
+        if in_the_middle == 5:
+            break
+    assert in_the_middle == 5
+    steps = daemons.children(fresh.process)
+    stop(fresh)
+    until(lambda: not [step for step in steps if Path("/proc", step).exists()], "the end of all steps")
 
 
 def wait_for_a_step(daemon: Daemon, process: subprocess.Popen[str]) -> None:
-    """Until the daemon runs a step for this client."""
-    deadline = time.monotonic() + 20
-    while not daemons.children(daemon.process) and process.poll() is None and time.monotonic() < deadline:
+    """Until the daemon runs a step for this client, or the client has ended."""
+    while not daemons.children(daemon.process) and process.poll() is None:
         time.sleep(0.001)

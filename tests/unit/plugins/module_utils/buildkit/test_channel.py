@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.error
     Kind,
     RpcError,
 )
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.health.service import Health
@@ -39,7 +41,7 @@ async def health(opened: channel.Connection) -> int:
     request = messages.new("grpc.health.v1.HealthCheckRequest")
     reply = messages.message_class("grpc.health.v1.HealthCheckResponse")
     method = UnaryUnaryMethod(opened.channel, "/grpc.health.v1.Health/Check", type(request), reply)
-    answer = await method(request, timeout=5)
+    answer = await method(request, timeout=LONG)
     return int(answer.status)
 
 
@@ -49,7 +51,7 @@ def test_calls_go_over_our_stream(tmp_path: Path) -> None:
     async def talk() -> list[int]:
         server = Server([Health()])
         await server.start(path=str(tmp_path / "socket"))
-        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5)
+        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=LONG)
         try:
             return [await health(opened), await health(opened)]
         finally:
@@ -66,7 +68,7 @@ def test_a_lost_connection_is_not_made_again(tmp_path: Path) -> None:
     async def talk() -> None:
         server = Server([Health()])
         await server.start(path=str(tmp_path / "socket"))
-        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=5)
+        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{tmp_path}/socket")), timeout=LONG)
         opened.raw.abort()
         await asyncio.sleep(0.05)
         try:
@@ -85,7 +87,7 @@ def against(path: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWri
     """The answer to a health check from a server that speaks its own HTTP/2."""
 
     async def ask() -> int:
-        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{path}")), timeout=2)
+        opened = await channel.open_connection(channel.Peer(endpoint.parse(f"unix://{path}")), timeout=LONG)
         try:
             return await health(opened)
         except StreamTerminatedError:
@@ -93,13 +95,22 @@ def against(path: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWri
         finally:
             await opened.close()
 
+    handlers = []
+
+    async def serve_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        with contextlib.suppress(OSError):
+            await serve(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+
     async def talk() -> int:
-        server = await asyncio.start_unix_server(serve, path)
+        server = await asyncio.start_unix_server(serve_and_close, path)
         try:
             return await ask()
         finally:
             server.close()
-            await asyncio.sleep(0.05)  # the other end closes too
+            await asyncio.gather(*handlers)
 
     return asyncio.run(talk())
 
@@ -126,7 +137,6 @@ def test_unknown_frames_are_skipped(tmp_path: Path) -> None:
                 if type(event).__name__ == "StreamEnded":
                     respond(connection, event.stream_id)
             writer.write(connection.data_to_send())
-        writer.close()
 
     assert against(tmp_path / "socket", serve) == messages.HEALTH_SERVING
 
@@ -155,7 +165,6 @@ def test_broken_http2_is_an_error_of_its_own(tmp_path: Path, nonsense: bytes) ->
         await reader.read(4096)
         writer.write(nonsense)
         await reader.read(-1)
-        writer.close()
 
     with pytest.raises(RpcError) as caught:
         against(tmp_path / "socket", serve)
@@ -171,7 +180,6 @@ def test_server_that_says_goodbye_is_lost(tmp_path: Path, after: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(SettingsFrame(0).serialize() + GoAwayFrame(0).serialize() + after)
         await reader.read(-1)
-        writer.close()
 
     with pytest.raises(Failure, match=r"connection was lost|hung up") as caught:
         against(tmp_path / "socket", serve)
