@@ -210,11 +210,18 @@ def _plan(
     target, other = (os.path.join(path, root + suffix) for suffix in (_PLAIN, _SEALED))
     if wish.sealed:
         target, other = other, target
+    for place in (target, other):
+        whose = _anothers(place, pool, wish.name, record)
+        if whose:
+            raise ClientError(
+                f"{place} is the bundle of {whose}, and that of the client {wish.name} of the pool {pool} would have the "
+                "same name. Give one of the pools a directory of its own, or another name."
+            )
     members = bundle.members_of(pool, identity, bundle.admitted(daemons, wish.group))
     archive = bundle.pack(members, root=root, moment=identity.not_before)
     after = json.loads(members[bundle.FACTS].data)
     existing = _files.read_optional(target)
-    noted = t.cast("dict[str, t.Any]", record.get(os.path.basename(target), {})) if wish.sealed else {}
+    noted = _noted(record, target) if wish.sealed else {}
     before = {} if existing is None else dict(noted.get("facts", {}))
     if existing is not None and not wish.sealed:
         current = bundle.decompress(existing)
@@ -238,6 +245,20 @@ def _plan(
     recipients = [sealing.recipient_of(text, wish.name) for text in wish.recipients]
     data, note = (None, None) if predict else _finish(wish, archive, after, recipients)
     return Step(wish, target, identity, data, reasons, before, after, note)
+
+
+def _anothers(place: str, pool: str, client: str, record: t.Mapping[str, t.Any]) -> str:
+    """Whose the bundle at a place is, if not this client's: the pool x-a has a client b as the pool x has one a-b."""
+    existing = _files.read_optional(place)
+    if existing is None:
+        return ""
+    if place.endswith(_SEALED):
+        stated = _noted(record, place).get("facts")
+    else:
+        stated = bundle.facts_in(bundle.decompress(existing))
+    if not isinstance(stated, dict) or not stated or (stated.get("pool"), stated.get("client")) == (pool, client):
+        return ""
+    return f"the client {stated.get('client')} of the pool {stated.get('pool')}"
 
 
 def _sealed_otherwise(wish: Wish, noted: t.Mapping[str, t.Any], existing: bytes) -> bool:
@@ -281,6 +302,12 @@ def _read_record(path: str) -> dict[str, t.Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _noted(record: t.Mapping[str, t.Any], place: str) -> dict[str, t.Any]:
+    """What is known of the encrypted bundle at a place."""
+    found = record.get(os.path.basename(place))
+    return found if isinstance(found, dict) else {}
+
+
 def _write(path: str, steps: t.Sequence[Step], record: dict[str, t.Any]) -> None:
     """Write every bundle that is to be, then the note of it: a run killed in between makes it again."""
     for step in steps:
@@ -320,6 +347,8 @@ def _remove(path: str, pool: str, names: t.Sequence[str], *, predict: bool) -> d
     for name in names:
         for suffix in (_PLAIN, _SEALED):
             target = os.path.join(path, f"{pool}-{name}{suffix}")
+            if _anothers(target, pool, name, record):
+                continue
             kept.pop(os.path.basename(target), None)
             if os.path.lexists(target):
                 removed.append(target)

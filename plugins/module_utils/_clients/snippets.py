@@ -18,23 +18,21 @@ jobs:
   image:
     runs-on: ubuntu-latest
     steps:
-      - uses: actions/checkout@v4
-      - uses: docker/setup-buildx-action@v3
+      - uses: actions/checkout@v5
+      - uses: docker/setup-buildx-action@v4
         with:
           name: @BUILDER@
           driver: remote
 @GITHUB_NODES@
         env:
 @GITHUB_SECRETS@
-      - uses: docker/build-push-action@v6
-        with:
-          context: .
+      - run: docker buildx build .
 """
 
 GITLAB = """\
 # GitLab CI on the pool @POOL@. Make three variables of type "File" first, protected and not expanded: BUILDKIT_CA,
 # BUILDKIT_CERT and BUILDKIT_KEY, with the contents of ca.pem, cert.pem and key.pem. They end on @NOT_AFTER@.
-image:
+build-image:
   stage: build
   image:
     name: moby/buildkit:rootless
@@ -48,7 +46,8 @@ image:
 """
 
 JENKINS = """\
-// Jenkins on the pool @POOL@. Make a credential of the kind "X.509 Client Certificate" with the ID @CREDENTIAL@ first:
+// Jenkins on the pool @POOL@, with the plugins Docker Commons and Credentials Binding, and buildctl on the agent. Make a
+// credential of the kind "X.509 Client Certificate" with the ID @CREDENTIAL@ first:
 // client key from key.pem, client certificate from cert.pem, server CA certificate from ca.pem.
 // It ends on @NOT_AFTER@.
 pipeline {

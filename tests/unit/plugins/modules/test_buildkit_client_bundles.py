@@ -269,6 +269,25 @@ def test_absent_removes_the_bundles_of_the_named_alone(run: Run, bundles: Path) 
     assert not run({**options, "path": str(bundles / "none")}).result["changed"]
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_bundle_of_another_pool_is_left_alone(run: Run, pki: Path, bundles: Path, sealed: bool) -> None:
+    """The client a-ci of the pool x and the client ci of the pool x-a have one name: refused, and not removed."""
+    for name in ("a-ci", "z"):
+        shutil.copytree(pki / "clients/ci", pki / "clients" / name)
+    how = {"passphrase": WORDS} if sealed else {}
+    assert not run({"pool": "x-a", "clients": [{"name": "ci", **how}]}).failed
+    before = snapshot(bundles)
+    for wish in ({}, {"passphrase": WORDS}):
+        refused = run({"pool": "x", "clients": [{"name": "z"}, {"name": "a-ci", **wish}]})
+        assert refused.failed
+        assert "is the bundle of the client ci of the pool x-a" in refused.message
+        assert snapshot(bundles) == before
+    gone = {"pool": "x", "clients": [{"name": "a-ci"}], "state": "absent"}
+    assert [run(gone, check=check).result["removed"] for check in (True, False)] == [[], []]
+    assert snapshot(bundles) == before
+    assert not run({"pool": "x-a", "clients": [{"name": "ci", **how}]}).result["changed"]
+
+
 def test_a_client_that_keeps_its_key(run: Run, pki: Path) -> None:
     """Its bundle has no key and says so; without own_key it is refused."""
     (pki / "clients/alice/key.pem").unlink()

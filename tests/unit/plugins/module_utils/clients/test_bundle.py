@@ -26,6 +26,8 @@ IDENTITY = bundle.Identity(
     not_before=NOW,
     not_after=NOW + timedelta(days=90),
 )
+# Top-level keys of GitLab that no job may have as its name (GitLab docs, "CI/CD jobs", "Job names").
+GITLAB_KEYWORDS = "image services stages before_script after_script variables cache include default workflow".split()
 NAMED = {"name": "build-1", "address": "tcp://build-1.example.com:1234"}
 POOLS: dict[str, list[dict[str, t.Any]]] = {
     "one": [NAMED],
@@ -113,7 +115,8 @@ def test_snippets_are_yaml_with_the_builder_in_it(pool: str) -> None:
     (job,) = yaml.safe_load(members["snippets/github-actions.yml"])["jobs"].values()
     setup = job["steps"][1]["with"]
     assert (setup["driver"], setup["endpoint"], setup["name"]) == ("remote", NAMED["address"], "pool")
-    gitlab = yaml.safe_load(members["snippets/gitlab-ci.yml"])["image"]
+    ((name, gitlab),) = yaml.safe_load(members["snippets/gitlab-ci.yml"]).items()
+    assert name not in GITLAB_KEYWORDS
     assert gitlab["variables"] == {"BUILDKIT_HOST": NAMED["address"]}
 
 
