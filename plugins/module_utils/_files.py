@@ -175,6 +175,25 @@ def locked_directory(path: str, lock: str, *, timeout: float, read_only: bool) -
         yield
 
 
+@contextlib.contextmanager
+def holding_directory(path: str, *, timeout: float) -> t.Iterator[None]:
+    """Hold a directory of somebody else's by a lock on itself, which leaves no file there; not over NFS, which has no
+    such locks.
+
+    :raises LockTimeoutError: when another run does not end within ``timeout`` seconds.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            _wait_for_lock(descriptor, path, fcntl.LOCK_EX, timeout)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _wait_for_lock(descriptor: int, path: str, operation: int, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:

@@ -72,6 +72,8 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import authorized, users
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients.errors import ClientError
 
+_LOCK_SECONDS = 60.0
+
 
 def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Do what the options say. Raises ClientError and OSError."""
@@ -82,22 +84,31 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
         return {"changed": False}
     entry = users.entry_of(params["user"])
     path = os.path.join(entry.pw_dir, ".ssh", "authorized_keys")
+
+    def wanted(text: str) -> str:
+        return authorized.put(text, line, params["key"]) if present else authorized.take(text, params["key"])
+
     with users.acting_as(entry):
-        # Bytes that are no text stay what they are.
-        before = (_files.read_optional(path) or b"").decode("utf-8", "surrogateescape")
-        after = authorized.put(before, line, params["key"]) if present else authorized.take(before, params["key"])
-        if before != after:
-            why = users.why_not_writable(os.path.dirname(path))
-            if why:
-                raise ClientError(f"{why} by {entry.pw_name}. Give it back to its user (chown -R).")
-            if not module.check_mode:
-                _write(path, after)
-    return {"changed": before != after, "file": path}
+        before = _read(path)
+        changed = before != wanted(before)
+        why = users.why_not_writable(os.path.dirname(path)) if changed else ""
+        if why:
+            raise ClientError(f"{why} by {entry.pw_name}. Give it back to its user (chown -R).")
+        if changed and not module.check_mode:
+            _files.make_private_directory(os.path.dirname(path))
+            # In one play several machines tell the same builder of their keys.
+            with _files.holding_directory(os.path.dirname(path), timeout=_LOCK_SECONDS):
+                _write(path, wanted(_read(path)))
+    return {"changed": changed, "file": path}
+
+
+def _read(path: str) -> str:
+    """The file's text; bytes that are none stay what they are."""
+    return (_files.read_optional(path) or b"").decode("utf-8", "surrogateescape")
 
 
 def _write(path: str, text: str) -> None:
     """Write the file, as private as sshd wants it or as it is."""
-    _files.make_private_directory(os.path.dirname(path))
     target = os.path.realpath(path)
     mode = os.stat(target).st_mode & 0o777 if os.path.exists(target) else _files.PRIVATE_FILE
     _files.write_atomically(target, text.encode("utf-8", "surrogateescape"), mode=mode)
@@ -117,7 +128,7 @@ def main() -> None:
     doing = f"{'Letting a key in' if module.params['state'] == 'present' else 'Taking a key away'} failed"
     try:
         result = _run(module)
-    except ClientError as error:
+    except (ClientError, _files.LockTimeoutError) as error:
         module.fail_json(msg=f"{doing}. {error}")
     except OSError as error:
         module.fail_json(msg=f"{doing}: {error}. The file is as it was.")

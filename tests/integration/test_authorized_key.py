@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import (
+    finish,
+    module_process,
+    run_module,
+)
 
 NAME = "buildfarm-login"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN alice@ws-1"
@@ -38,6 +42,15 @@ def test_let_in_and_taken_away(home: Path) -> None:
     assert run_module("buildkit_authorized_key", WISH).result["changed"] is False
     assert run_module("buildkit_authorized_key", {**WISH, "state": "absent"}).result["changed"] is True
     assert file.read_text() == ""
+
+
+def test_several_machines_at_once(home: Path) -> None:
+    """Of workstations that are set up in one run, each has its line in the end."""
+    keys = [KEY.replace("AAAAIHsK", f"AAAAIHs{letter}") for letter in "ABCDEFGH"]
+    running = [module_process("buildkit_authorized_key", {**WISH, "key": key}) for key in keys]
+    assert [finish(process).result.get("changed") for process in running] == [True] * len(keys)
+    lines = (home / ".ssh" / "authorized_keys").read_text().splitlines()
+    assert sorted(line.partition(" ")[2].partition(" ")[2] for line in lines) == sorted(keys)
 
 
 def test_refused(home: Path) -> None:

@@ -214,8 +214,8 @@ def _plan(
         whose = _anothers(place, pool, wish.name, record)
         if whose:
             raise ClientError(
-                f"{place} is the bundle of {whose}, and that of the client {wish.name} of the pool {pool} would have the "
-                "same name. Give one of the pools a directory of its own, or another name."
+                f"{place} is the bundle of {whose}, and that of the client {wish.name} of the pool {pool} would have "
+                "the same name. Give one of the pools a directory of its own, or another name."
             )
     members = bundle.members_of(pool, identity, bundle.admitted(daemons, wish.group))
     archive = bundle.pack(members, root=root, moment=identity.not_before)

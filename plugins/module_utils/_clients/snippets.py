@@ -46,8 +46,8 @@ build-image:
 """
 
 JENKINS = """\
-// Jenkins on the pool @POOL@, with the plugins Docker Commons and Credentials Binding, and buildctl on the agent. Make a
-// credential of the kind "X.509 Client Certificate" with the ID @CREDENTIAL@ first:
+// Jenkins on the pool @POOL@, with the plugins Docker Commons and Credentials Binding, and buildctl on the agent.
+// Make a credential of the kind "X.509 Client Certificate" with the ID @CREDENTIAL@ first:
 // client key from key.pem, client certificate from cert.pem, server CA certificate from ca.pem.
 // It ends on @NOT_AFTER@.
 pipeline {

@@ -27,7 +27,7 @@ IDENTITY = bundle.Identity(
     not_after=NOW + timedelta(days=90),
 )
 # Top-level keys of GitLab that no job may have as its name (GitLab docs, "CI/CD jobs", "Job names").
-GITLAB_KEYWORDS = "image services stages before_script after_script variables cache include default workflow".split()
+GITLAB_KEYWORDS = ("image", "services", "stages", "before_script", "after_script", "variables", "cache", "include")
 NAMED = {"name": "build-1", "address": "tcp://build-1.example.com:1234"}
 POOLS: dict[str, list[dict[str, t.Any]]] = {
     "one": [NAMED],
