@@ -8,23 +8,17 @@ buildkitd ignores keys that its version does not know, without a word. So what c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import units
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import GCPolicy
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 
 # What a message can hold.
 _MOST_DIFFERENCES = 8
 
 _SIZES = ("reserved_space", "max_used_space", "min_free_space")
-
-# buildkitd reads the sizes of its configuration with RAMInBytes of docker/go-units: powers of 1024, whatever the unit.
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 def read_policy(rules: Sequence[Mapping[str, Any]]) -> tuple[GCPolicy, ...]:
@@ -40,23 +34,8 @@ def _read_rule(rule: Mapping[str, Any], option: str) -> GCPolicy:
         all=bool(rule.get("all")),
         filters=list(rule.get("filters") or []),
         keep_duration=units.parse_seconds(str(rule.get("keep_duration") or "0"), f"{option}.keep_duration"),
-        **{name: read_size(str(rule.get(name) or "0"), f"{option}.{name}") for name in _SIZES},
+        **{name: units.parse_ram_size(str(rule.get(name) or "0"), f"{option}.{name}") for name in _SIZES},
     )
-
-
-def read_size(text: str, option: str) -> int:
-    """Read a size as buildkitd reads those of its configuration, without a percentage.
-
-    :param option: where the text comes from, for the message
-    :raises InputError: no size
-    """
-    match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:(?<=[kmgtp])i)?b?", text.strip().lower())
-    if match is None:
-        raise InputError(
-            f"{option} is {text!r}, which is no size: write a number of bytes or one with a unit, such as 500MB or "
-            "10GB, as buildkitd reads it (powers of 1024). A percentage is of a disk that only the daemon knows"
-        )
-    return int(Decimal(match.group(1)) * 1024 ** _POWERS[match.group(2)])
 
 
 def differences(wished: Sequence[GCPolicy], effective: Sequence[GCPolicy]) -> list[str]:

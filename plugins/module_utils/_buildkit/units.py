@@ -18,6 +18,8 @@ _SIZES = {
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate(_PREFIXES, 1)},
 }
 _BY_NAME = {name.lower(): factor for name, factor in _SIZES.items()}
+# buildkitd reads the sizes of its configuration with RAMInBytes of docker/go-units: powers of 1024, whatever the unit.
+_RAM_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 # What the API can say: an int64 of bytes, and one of nanoseconds.
@@ -42,6 +44,21 @@ def parse_size(text: str, option: str) -> int:
     if size != int(size) or size > _MAX_BYTES:
         raise InputError(f"{option} is {text!r}: give a whole number of bytes of at most {_MAX_BYTES}")
     return int(size)
+
+
+def parse_ram_size(text: str, option: str) -> int:
+    """Read a size as buildkitd reads those of its configuration, without a percentage.
+
+    :param option: where the text comes from, for the message
+    :raises InputError: no size
+    """
+    match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:(?<=[kmgtp])i)?b?", text.strip().lower())
+    if match is None:
+        raise InputError(
+            f"{option} is {text!r}, which is no size: write a number of bytes or one with a unit, such as 500MB or "
+            "10GB, as buildkitd reads it (powers of 1024). A percentage is of a disk that only the daemon knows"
+        )
+    return int(Decimal(match.group(1)) * 1024 ** _RAM_POWERS[match.group(2)])
 
 
 def parse_seconds(text: str, option: str) -> int:

@@ -12,7 +12,8 @@ import ipaddress
 import re
 import typing as t
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import gc_policy
+# Not of gc_policy, which brings the gRPC library along: templates load this again for each task of each host.
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import units
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import InputError
 from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._config import releases
 
@@ -47,7 +48,7 @@ def read_size(value: t.Any) -> tuple[int, int]:
         size, percent = 0, int(value[:-1])
     elif isinstance(value, str):
         try:
-            size, percent = gc_policy.read_size(value, "it"), 0
+            size, percent = units.parse_ram_size(value, "it"), 0
         except InputError as error:
             raise ValueError(str(error)) from error
     else:
