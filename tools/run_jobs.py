@@ -6,13 +6,14 @@
 
 Each job is `COMMAND JOB`, with its output in DIRECTORY/JOB.log. They begin in the order given, as many at once as
 there are lanes. `JOB@FIRST` begins only when the job FIRST has ended well. Every 20 seconds a line says what runs and
-what it said last; the end is one line for each job. Exit code 1: a job failed, or could not begin.
+what it said last; the end is what failed, and one line for each job. Exit code 1: a job failed, or could not begin.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,10 @@ import _progress
 LANES = 2  # where the command line does not say
 STOP_LIMIT_S = 20.0
 _POLL_S = 0.1
+_SHOWN = 20  # lines of one job that say what failed
+# What pytest and ansible-test begin their lines with, and what stands somewhere in those of Ansible.
+_FAILURE = re.compile(r"(FAILED|ERROR)[: ]|.*fatal: \[")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -65,6 +70,15 @@ class Job:
         print(f"\n==> {self.title}", flush=True)
         sys.stdout.buffer.write(self.log.read_bytes())
         print(self.result, flush=True)
+
+    @property
+    def failures(self) -> list[str]:
+        """The lines of its output that say what failed; the last ones, where none does."""
+        if self.outcome != "FAILED":
+            return []
+        lines = [line.rstrip() for line in _COLOUR.sub("", self.log.read_text(errors="replace")).splitlines()]
+        found = [line for line in lines if _FAILURE.match(line)]
+        return [_progress.fit(line, 200) for line in found[-_SHOWN:] or [line for line in lines if line][-3:]]
 
     @property
     def result(self) -> str:
@@ -138,8 +152,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("jobs", metavar="JOB", nargs="+")
     options = parser.parse_args(arguments)
     options.logs.mkdir(parents=True, exist_ok=True)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script; jobs must hear it
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
     jobs = parse(options.jobs, options.logs)
     run_all(jobs, options.command, options.lanes)
+    for job in jobs:
+        if job.failures:
+            print(f"\nWhat failed in {job.title}:")
+            print("\n".join(f"  {line}" for line in job.failures))
     print()
     for job in jobs:
         print(job.result)

@@ -8,18 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-# A job writes when it begins and ends into the file "times"; its name says how it ends.
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
+
+# A job notes its begin and its end in the file "times". Its name says how it ends, or that it lasts until another begins.
 COMMAND = """#!/bin/sh
 cd "$(dirname "$0")"
 echo "$1 begins" >>times
 echo "words of $1"
 case $1 in
-  slow*) sleep 0.5 ;;
-  endless*) echo $$ >pid; trap 'echo "$1 cleans up" >>times; exit 1' INT; sleep 60 & wait $! ;;
-  bad*) exit 3 ;;
+  until-*) until grep -q "^${1#until-} begins" times; do sleep 0.05; done ;;
+  endless*) trap 'echo "$1 cleans up" >>times; exit 1' INT; echo $$ >pid; sleep 600 & wait $! ;;
+  bad*) printf '\033[31mFAILED\033[0m a_test.py::one\nERROR: the other\nother words\n'; exit 3 ;;
+  mute*) echo "its last words"; exit 3 ;;
 esac
 echo "$1 ends" >>times
 """
@@ -42,7 +44,7 @@ def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Its exit code, output and errors."""
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=LONG)
     return process.returncode, output, errors
 
 
@@ -53,16 +55,16 @@ def times(directory: Path) -> list[str]:
 
 def test_two_jobs_run_at_once_and_no_third(tmp_path: Path) -> None:
     """The third begins when the first of the two has ended; the exit code is 0, the results are in the order given."""
-    code, output, errors = finish(start(tmp_path, "slow-one", "two", "slow-three"))
+    code, output, errors = finish(start(tmp_path, "until-three", "two", "three"))
     assert (code, errors) == (0, "")
-    assert times(tmp_path).index("slow-three begins") > times(tmp_path).index("two ends")
-    assert times(tmp_path).index("slow-three begins") < times(tmp_path).index("slow-one ends")
-    assert [line.split(" (")[0] for line in output.splitlines()[-3:]] == ["slow one: ok", "two: ok", "slow three: ok"]
+    assert times(tmp_path).index("three begins") > times(tmp_path).index("two ends")
+    assert times(tmp_path).index("three begins") < times(tmp_path).index("until-three ends")
+    assert [line.split(" (")[0] for line in output.splitlines()[-3:]] == ["until three: ok", "two: ok", "three: ok"]
 
 
 def test_the_output_of_each_is_shown_whole_and_kept(tmp_path: Path) -> None:
     """Below its name, followed by its result."""
-    _code, output, _errors = finish(start(tmp_path, "slow", "two"))
+    _code, output, _errors = finish(start(tmp_path, "until-two", "two"))
     assert "==> two\nwords of two\ntwo: ok (" in output
     assert (tmp_path / "logs" / "two.log").read_text() == "words of two\n"
 
@@ -71,7 +73,7 @@ def test_one_failure_fails_all_and_stops_only_what_waits_for_it(tmp_path: Path) 
     """What waits for a failed job is not run, nor what waits for that; the rest is."""
     code, output, errors = finish(start(tmp_path, "bad", "waiting@bad", "next@waiting", "good"))
     assert code == 1
-    assert times(tmp_path) in (["bad begins", "good begins", "good ends"], ["good begins", "good ends", "bad begins"])
+    assert sorted(times(tmp_path)) == ["bad begins", "good begins", "good ends"]
     results = output.splitlines()[-4:]
     assert [line.split(" (")[0] for line in results] == [
         "bad: FAILED",
@@ -83,12 +85,22 @@ def test_one_failure_fails_all_and_stops_only_what_waits_for_it(tmp_path: Path) 
     assert "Traceback" not in errors
 
 
+def test_what_failed_is_said_again_at_the_end(tmp_path: Path) -> None:
+    """By the lines that name it, without colour; by the last ones, where none does."""
+    _code, output, _errors = finish(start(tmp_path, "bad", "two", "mute"))
+    end = output.partition("\nWhat failed in ")[2].splitlines()
+    assert end[:-4] == [
+        *("bad:", "  FAILED a_test.py::one", "  ERROR: the other", ""),
+        *("What failed in mute:", "  words of mute", "  its last words"),
+    ]
+
+
 def test_what_waits_begins_after_what_it_waits_for(tmp_path: Path) -> None:
     """Even when a lane is free meanwhile; others use the lane."""
-    code, _output, _errors = finish(start(tmp_path, "slow-bed", "real@slow-bed", "light"))
+    code, _output, _errors = finish(start(tmp_path, "until-light", "real@until-light", "light"))
     assert code == 0
-    assert times(tmp_path).index("real begins") > times(tmp_path).index("slow-bed ends")
-    assert times(tmp_path).index("light begins") < times(tmp_path).index("slow-bed ends")
+    assert times(tmp_path).index("real begins") > times(tmp_path).index("until-light ends")
+    assert times(tmp_path).index("light begins") < times(tmp_path).index("until-light ends")
 
 
 def test_an_unknown_first_job_is_refused(tmp_path: Path) -> None:
@@ -102,10 +114,7 @@ def test_an_end_from_outside_ends_the_jobs(tmp_path: Path) -> None:
     """They get the signal of Ctrl-C, so that they clean up, and none is left."""
     process = start(tmp_path, "endless")
     pid = tmp_path / "pid"
-    deadline = time.monotonic() + 30
-    while not pid.exists() or not pid.read_text().strip():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: pid.exists() and pid.read_text().strip(), "the job")
     process.send_signal(signal.SIGTERM)
     code, _output, errors = finish(process)
     assert code == 130
