@@ -383,7 +383,8 @@ def _setup(builder: str, nodes: t.Sequence[Daemon]) -> str:
         )
         for daemon in nodes
     ]
-    return "\n".join([*lines, f"only {builder} " + " ".join(daemon.member.node for daemon in nodes)])
+    shown = [f"{one.member.node} {one.address} {'+' if one.member.platforms else '-'}" for one in nodes]
+    return "\n".join([f"builder {builder} " + " ".join(shlex.quote(text) for text in shown), *lines])
 
 
 def _github_nodes(nodes: t.Sequence[Daemon]) -> str:

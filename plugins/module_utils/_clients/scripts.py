@@ -69,15 +69,26 @@ set -eu
 self=$(readlink -f -- "$0" 2>/dev/null) || self=$0
 dir=$(CDPATH='' cd -- "$(dirname -- "$self")/.." && pwd)
 
+# The buildctl behind this one, and the wrapper of another pool that was not asked yet, which knows its own builders.
+here=$(cd -- "$dir" && pwd -P)
+asked=${BUILDKIT_WRAPPERS:-}:$here:
 real=
+other=
 rest=$PATH:
-while [ -n "$rest" ] && [ -z "$real" ]; do
+while [ -n "$rest" ]; do
   candidate=${rest%%:*}/buildctl
   rest=${rest#*:}
   if [ -f "$candidate" ] && [ -x "$candidate" ]; then
     place=$(readlink -f -- "$candidate" 2>/dev/null) || place=$candidate
-    # A wrapper of another pool is passed over too, since it would find this one again.
-    [ -f "${place%/bin/buildctl}/bundle.json" ] || real=$candidate
+    place=$(CDPATH='' cd -- "$(dirname -- "$place")/.." && pwd -P)
+    if [ ! -f "$place/bundle.json" ]; then
+      real=${real:-$candidate}
+    else
+      case $asked in
+        *":$place:"*) ;;
+        *) other=${other:-$candidate} ;;
+      esac
+    fi
   fi
 done
 if [ -z "$real" ]; then
@@ -96,7 +107,7 @@ for argument in "$@"; do
   case $argument in
     --addr | -addr) take=address ;;
     --addr=* | -addr=*) address=${argument#*=} ;;
-    --tls* | -tls*) own_tls=yes; break ;;
+    --tls* | -tls*) own_tls=yes other='' ; break ;;
     --timeout | -timeout | --log-format | -log-format) take=other ;;
     -*) ;;
     *) break ;;
@@ -110,6 +121,11 @@ if [ -z "$own_tls" ]; then
     *) own_tls=none ;;
   esac
 fi
+if [ -n "$own_tls" ] && [ -n "$other" ]; then
+  export BUILDKIT_WRAPPERS="$asked"
+  exec "$other" "$@"
+fi
+unset BUILDKIT_WRAPPERS
 [ -z "$own_tls" ] || exec "$real" "$@"
 if [ ! -f "$dir/key.pem" ]; then
   echo "buildctl: $dir/key.pem is missing: put your private key there, mode 0600" >&2
@@ -121,7 +137,7 @@ exec "$real" --tlsdir "$dir" ${server_name:+--tlsservername "$server_name"} "$@"
 # Shared by the scripts that speak to buildx.
 _BUILDX = r"""
 dir=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-state=${BUILDX_CONFIG:-${DOCKER_CONFIG:-$HOME/.docker}/buildx}
+state=${BUILDX_CONFIG:-${DOCKER_CONFIG:-${HOME:?is not set, and docker buildx keeps its builders there}/.docker}/buildx}
 
 fail() {
   echo "${0##*/}: $1" >&2
@@ -159,36 +175,48 @@ esac
   fail "docker buildx makes no remote builder while there is $state/buildkitd.default.toml; move it away and try again"
 buildx version >/dev/null
 
+# See to it that the builder $1 can be changed into what it shall be. The others are its nodes in their order, each with
+# its address and + if it has platforms. buildx bears no address twice, not even for a moment, cannot take off the last
+# node and keeps platforms that a node has no more; so the builder is made anew where it does more than grow.
+builder() {
+  builder=$1
+  shift
+  file=$state/instances/$builder
+  [ -f "$file" ] || return 0
+  grep -q '"Driver":"remote"' "$file" ||
+    fail "there is a builder $builder with another driver; rename it, or remove it with: docker buildx rm $builder"
+  place=$(nodes | sed -n 's/.*"cacert":"\([^"]*\)\/ca\.pem".*/\1/p' | head -n 1 |
+    sed 's/\\u0026/\&/g; s/\\u003c/</g; s/\\u003e/>/g')
+  if [ -f "$place/bundle.json" ] && ! grep -q '"pool": "@POOL@"' "$place/bundle.json"; then
+    fail "there is a builder $builder already, of the bundle in $place, which is of another pool"
+  fi
+  while IFS= read -r known; do
+    if [ "${1:-}" != "$known" ]; then
+      buildx rm "$builder" >/dev/null 2>&1 || fail "removing the builder $builder, to make it anew, failed"
+      return 0
+    fi
+    shift
+  done <<END
+$(nodes | sed -n -e 's/^"Name":"\([^"]*\)","Endpoint":"\([^"]*\)","Platforms":\[$/\1 \2 +/p' -e t \
+    -e 's/^"Name":"\([^"]*\)","Endpoint":"\([^"]*\)",.*/\1 \2 -/p')
+END
+}
+
+# The file of the builder, with each node on a line.
+nodes() {
+  tr '{' '\n' <"$file"
+}
+
 # Make or refresh a node: builder, node, platforms (or nothing), address, the name in its certificate (or nothing).
 node() {
   file=$state/instances/$1
   append=
-  if [ -f "$file" ]; then
-    grep -q '"Driver":"remote"' "$file" ||
-      fail "there is a builder $1 with another driver; rename it, or remove it with: docker buildx rm $1"
-    known "$1" | grep -Fqx -- "$2" || append=--append
+  if [ -f "$file" ] && ! nodes | grep -Fq "\"Name\":\"$2\",\"Endpoint\":"; then
+    append=--append
   fi
   options="cacert=$dir/ca.pem,cert=$dir/cert.pem,key=$dir/key.pem${5:+,servername=$5}"
   said=$(buildx create --name "$1" --node "$2" --driver remote ${append:+"$append"} ${3:+--platform "$3"} \
     --driver-opt "$options" "$4" 2>&1) || fail "making the node $2 of the builder $1 failed: $said"
-}
-
-# The names of a builder's nodes.
-known() {
-  tr '{' '\n' <"$state/instances/$1" | sed -n 's/^"Name":"\([^"]*\)","Endpoint":.*/\1/p'
-}
-
-# Drop the nodes of a builder that left the pool: $1 is the builder, the rest are its nodes.
-only() {
-  builder=$1
-  shift
-  for node in $(known "$builder"); do
-    case " $* " in
-      *" $node "*) ;;
-      *) buildx create --name "$builder" --node "$node" --leave >/dev/null 2>&1 ||
-        fail "taking the node $node out of the builder $builder failed" ;;
-    esac
-  done
 }
 
 @NODES@
@@ -232,26 +260,52 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 
+# How long a builder may take to answer.
+seconds=${VERIFY_SECONDS:-30}
+
+limited() {
+  if command -v timeout >/dev/null 2>&1; then
+    timeout "$seconds" "$@"
+  else
+    "$@"
+  fi
+}
+
 # How many bytes of HTTP/2 a builder answers. $1: host and port; $2: dns or ip; $3: that name; then options of openssl.
 answer() {
   address=$1 kind=$2 name=$3
   shift 3
+  rm -f "$work/answered"
   case $kind in
     ip) set -- -verify_ip "$name" "$@" ;;
     *) set -- -servername "$name" -verify_hostname "$name" "$@" ;;
   esac
   {
     printf 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\000\000\000\004\000\000\000\000\000'
-    sleep 2
-  } | openssl s_client -quiet -no_ign_eof -connect "$address" -alpn h2 -CAfile "$dir/ca.pem" -verify_return_error "$@" \
-    2>"$work/log" | head -c 9 | wc -c | tr -d ' '
+    # openssl ends with its input.
+    waited=0
+    while [ ! -e "$work/answered" ] && [ "$waited" -lt "$seconds" ]; do
+      sleep 1
+      waited=$((waited + 1))
+    done
+  } | limited openssl s_client -quiet -no_ign_eof -connect "$address" -alpn h2 -CAfile "$dir/ca.pem" \
+    -verify_return_error "$@" 2>"$work/log" | {
+    head -c 9 | wc -c | tr -d ' '
+    : >"$work/answered"
+  }
+}
+
+# Why openssl ended.
+why() {
+  said=$(grep -i -e 'verify error' -e error -e errno "$work/log" | head -n 1)
+  echo "${said:-it does not answer}"
 }
 
 check() {
   endpoint=$1
   shift
   if [ "$(answer "$@" -cert "$dir/cert.pem" -key "$dir/key.pem")" != 9 ]; then
-    echo "$endpoint: FAILED, it does not accept this client: $(grep -i -e error -e errno "$work/log" | tail -n 1)"
+    echo "$endpoint: FAILED, it does not accept this client: $(why)"
     failed=1
     return
   fi
@@ -261,7 +315,7 @@ check() {
     return
   fi
   said="accepts this client, refuses strangers"
-  if command -v buildctl >/dev/null 2>&1; then
+  if "$dir/bin/buildctl" --version >/dev/null 2>&1; then
     printf 'FROM scratch\nCOPY hello.txt /\n' >"$work/Dockerfile"
     echo hello >"$work/hello.txt"
     rm -rf "$work/out"
