@@ -51,6 +51,19 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_variables_of_shown_commands_are_read_by_something():
+    """A misspelled one would be passed over without a word, and not do what the text promises."""
+    files = [*CHECKOUT.glob("roles/*/defaults/**/*.yml"), *CHECKOUT.glob("playbooks/*.yml")]
+    code = set(re.findall(r"\b[a-z]\w+\b", "".join(path.read_text() for path in files)))
+    shown = {
+        (_document(path), name)
+        for path in DOCUMENTS
+        for name in re.findall(r"\s-e\s+'?(?:\{\")?([a-z]\w+)[=\"]", path.read_text())
+    }
+    assert len(shown) > 10
+    assert [(document, name) for document, name in sorted(shown) if name not in code] == []
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_roles_variables_are_the_same_everywhere(role):
     """Defaults, the specification of every entry point and the README's table name the same variables."""
