@@ -78,7 +78,7 @@ def _internal_arguments() -> t.Container[str]:
 
 def finish(process: subprocess.Popen[str]) -> Outcome:
     """Wait for a module and read what it said."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     try:
         result = {key: value for key, value in json.loads(output).items() if key != "invocation"}
     except ValueError:

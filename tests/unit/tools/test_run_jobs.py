@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
-# A job notes its begin and its end in the file "times". Its name says how it ends, or that it lasts until another begins.
+# A job notes its begin and its end in the file "times". Its name says how it ends, or until what begins it lasts.
 COMMAND = """#!/bin/sh
 cd "$(dirname "$0")"
 echo "$1 begins" >>times

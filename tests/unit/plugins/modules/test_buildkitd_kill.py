@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import typing as t
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
 # A daemon whose step, in a session of its own, goes on starting others; none of them minds SIGTERM.
 DAEMON = r"""
@@ -32,9 +32,7 @@ while True: time.sleep(0.1)
 def daemon(tmp_path: Path) -> t.Iterator[t.Tuple[subprocess.Popen[bytes], Path]]:
     """A running daemon with a busy step, and its pid file."""
     with subprocess.Popen([sys.executable, "-S", "-E", "-c", DAEMON]) as running:
-        deadline = time.monotonic() + 10
-        while len(proc.descendants(running.pid)) < 5 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(proc.descendants(running.pid)) >= 5, "what the step starts")
         step = proc.descendants(running.pid)[0].pid
         with stand_in.ended_afterwards(lambda: [step, running.pid, *in_session(step), *in_session(step)]):
             identity = proc.identify(running.pid)
@@ -64,7 +62,7 @@ def test_daemon_and_steps_are_killed_together(daemon: tuple[subprocess.Popen[byt
     assert outcome.result["changed"]
     assert outcome.result["killed"] >= len(before) + 1
     assert outcome.result["diff"] == {"before": "buildkitd: running\n", "after": "buildkitd: stopped\n"}
-    assert running.wait(timeout=5) == -signal.SIGKILL
+    assert running.wait(timeout=LONG) == -signal.SIGKILL
     assert [pid for pid in in_session(before[0].pid) if stand_in.alive(pid)] == []
     again = run(pid_file)
     assert (again.result["changed"], again.result["killed"]) == (False, 0)

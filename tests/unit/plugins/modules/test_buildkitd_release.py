@@ -343,12 +343,15 @@ def test_a_run_that_is_killed_leaves_no_half_version(run: Run, make: t.Callable[
     """Killed while it unpacks, it has installed nothing; the next run completes, and removal leaves nothing."""
     archive = make("1.0.0", {**PROGRAMS, "bin/buildkit-qemu-s390x": b"\0" * 400_000_000})
     options = {**archive.options, "install_dir": f"{host}/lib", "bin_dir": f"{host}/bin"}
-    process = module_process("buildkitd_release", options)
-    deadline = time.monotonic() + 60
-    while not list(host.glob("lib/.*/bin/buildkitd")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
+    for _try in range(10):  # whoever is late finds it installed
+        process = module_process("buildkitd_release", options)
+        while not list(host.glob("lib/.*/bin/buildkitd")) and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        if list(host.glob("lib/.*/bin/buildkitd")):
+            break
+        run()
     assert list(host.glob("lib/.*/bin/buildkitd"))
     assert not (host / "lib" / "1.0.0").exists()
     assert not (host / "bin").exists()
@@ -392,7 +395,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(b"9\r\nhalf")
         self.wfile.flush()
         if self.path == "/silent":
-            time.sleep(3)
+            self.rfile.read()  # until the client has had enough
         self.close_connection = True
 
 
@@ -432,7 +435,8 @@ def test_a_download_that_breaks_off(
     run: Run, make: t.Callable[..., Archive], host: Path, mirror: str, path: str, why: str
 ) -> None:
     """The address without its password, what happened, and what to do about it."""
-    outcome = run(make("1.0.0"), src=f"{mirror}/{path}".replace("//", "//ci:secret@"), timeout=1)
+    patience = 1 if path == "silent" else 60
+    outcome = run(make("1.0.0"), src=f"{mirror}/{path}".replace("//", "//ci:secret@"), timeout=patience)
     assert outcome.message.startswith(f"Downloading {mirror}/{path} failed: {why}")
     assert "buildkitd_archive" in outcome.message
     assert "secret" not in outcome.message

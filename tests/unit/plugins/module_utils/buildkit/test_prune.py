@@ -69,9 +69,9 @@ def test_records_that_are_each_others_parents_stay() -> None:
 def test_many_records_take_no_time() -> None:
     """A message of the largest size holds about so many."""
     records = [record(str(number), str(number // 2), used=NOW - number) for number in range(1, 150_001)]
-    began = time.monotonic()
+    began = time.process_time()
     assert len(going(records)) == 150_000
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 100  # where time grows with the square, it is hours
 
 
 @pytest.mark.parametrize(("keep", "count"), [(100, 0), (31, 0), (30, 1), (25, 1), (11, 2), (1, 3)])

@@ -9,12 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 
 OURSELVES = os.path.realpath(sys.executable)
 ALL_IPV4 = ".".join("0000")
@@ -25,10 +25,8 @@ def program(tmp_path: Path) -> t.Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A process of a program whose name would confuse a careless reader of /proc."""
     path = tmp_path / "a) S (b"
     shutil.copy("/bin/sleep", path)
-    with subprocess.Popen([str(path), "60"], env={"ANSWER": "4=2", "EMPTY": ""}) as process:
-        deadline = time.monotonic() + 5
-        while not Path(f"/proc/{process.pid}/environ").read_bytes() and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with subprocess.Popen([str(path), "600"], env={"ANSWER": "4=2", "EMPTY": ""}) as process:
+        until(Path(f"/proc/{process.pid}/environ").read_bytes, "the environment of the process")
         yield path, process
         process.kill()
 

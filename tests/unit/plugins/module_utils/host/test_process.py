@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import typing as t
 from pathlib import Path
 
@@ -18,12 +17,13 @@ import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 
 
 @pytest.fixture
 def bystander() -> t.Iterator[subprocess.Popen[bytes]]:
     """A process that is nobody's daemon."""
-    with subprocess.Popen(["sleep", "60"]) as running:
+    with subprocess.Popen(["sleep", "600"]) as running:
         yield running
         running.kill()
 
@@ -45,7 +45,7 @@ def test_the_recorded_process_is_found_and_stopped(bystander: subprocess.Popen[b
     """All three of number, start time and executable match."""
     pid_file = record(tmp_path / "pid", identity_of(bystander))
     assert process.running(str(pid_file)) == identity_of(bystander)
-    assert process.stop(str(pid_file), timeout=10) is True
+    assert process.stop(str(pid_file), timeout=120) is True
     assert bystander.wait() == -15
     assert not pid_file.exists()
 
@@ -57,7 +57,7 @@ def test_a_number_that_was_given_to_another_process_kills_nobody(
     """The start time or the executable differs: it lives on, and the stale file goes."""
     pid_file = record(tmp_path / "pid", identity_of(bystander), **forged)
     assert process.running(str(pid_file)) is None
-    assert process.stop(str(pid_file), timeout=10) is False
+    assert process.stop(str(pid_file), timeout=120) is False
     assert bystander.poll() is None
     assert not pid_file.exists()
 
@@ -107,13 +107,11 @@ def test_a_daemon_of_another_version_is_ours(tmp_path: Path, program: str, ours:
     (tmp_path / "lib" / "current").symlink_to("1.0.0")
     wanted = f"{tmp_path}/lib/current/bin/daemon"
     assert process.unrecorded(wanted, unix) is None
-    listen = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({unix!r}); s.listen(); time.sleep(60)"
+    listen = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({unix!r}); s.listen(); time.sleep(600)"
     home = {"PYTHONHOME": sys.base_prefix}
     with subprocess.Popen([str(path), "-S", "-c", listen], env=home) as daemon:
         try:
-            deadline = time.monotonic() + 10
-            while process._listening_process(unix) is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: process._listening_process(unix), "an open socket")
             if ours:
                 assert process.unrecorded(wanted, unix) == identity_of(daemon)
             else:

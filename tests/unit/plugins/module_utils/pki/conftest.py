@@ -68,7 +68,7 @@ def wish() -> t.Callable[..., dict[str, t.Any]]:
             "valid_for": "90d",
             "renew_before": None,
             "key_type": "ecdsa-p256",
-            "lock_timeout": 10.0,
+            "lock_timeout": 120.0,
             **wanted,
         }
 

@@ -236,11 +236,11 @@ def handshake(server: Made, server_ca: Made, client: Made | None, client_ca: Mad
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         try:
-            plain = socket.create_connection(listener.getsockname(), timeout=10)
+            plain = socket.create_connection(listener.getsockname(), timeout=120)
             with dialling.wrap_socket(plain, server_hostname=name) as wrapped:
                 return wrapped.recv(100)
         finally:
-            thread.join(timeout=10)
+            thread.join(timeout=120)
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "a.build.example.com"])

@@ -86,7 +86,7 @@ class Host:
             "name": "build-1",
             "key_type": "ecdsa-p256",
             "renew_before": "30d",
-            "lock_timeout": 10.0,
+            "lock_timeout": 120.0,
             **options,
         }
 
