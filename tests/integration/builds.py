@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import platform
 import re
 import secrets
 import shutil
+import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 from typing import AsyncIterator, Iterator
 
@@ -23,10 +24,10 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     llb,
     messages,
 )
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from daemon import Daemon
 
 _PROGRAMS = ("/bin/sh", "/bin/sleep", "/bin/dd")
-_START_LIMIT = 30.0
 
 # Layers, an uploaded context and a cache mount; the argument makes each build another one.
 WARM = """FROM scratch
@@ -38,7 +39,7 @@ RUN dd if=/dev/zero of=/layer bs=1000000 count=5; echo "$content" >/content
 SLEEP = """FROM scratch
 COPY . /
 ARG content
-RUN sleep {seconds}
+RUN sleep {seconds} || true
 """
 FAIL = """FROM scratch
 COPY . /
@@ -71,37 +72,56 @@ def build(daemon: Daemon, directory: Path, *, ok: bool = True) -> None:
     assert (run.returncode == 0) is ok, run.stderr
 
 
+class Client(subprocess.Popen):  # type: ignore[type-arg]
+    """The client of a build whose step sleeps.
+
+    :param seconds: for how long, which is another time for each, so that the step is found among all others
+    """
+
+    seconds = ""
+
+    def steps(self) -> list[int]:
+        """The process that sleeps, if it does."""
+        return _processes(f"sleep\0{self.seconds}\0")
+
+    def finish(self) -> None:
+        """Let the step end now, and the build with it, well."""
+        self.end_step()
+        assert self.wait(LONG) == 0
+
+    def end_step(self) -> None:
+        """Let the step end."""
+        for pid in self.steps():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def running(daemon: Daemon, directory: Path, seconds: float = 600.0) -> Iterator[subprocess.Popen[bytes]]:
+def running(daemon: Daemon, directory: Path, seconds: float = 3600.0) -> Iterator[Client]:
     """A build that takes so many seconds; its client is stopped at the end of the block, and the build with it."""
-    seconds += secrets.randbelow(10**6) / 10**9  # so that the step is found among all others
-    path = context(directory, SLEEP.format(seconds=f"{seconds:.9f}"))
-    with subprocess.Popen(command(daemon, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+    exactly = f"{seconds + secrets.randbelow(10**6) / 10**9:.9f}"
+    path = context(directory, SLEEP.format(seconds=exactly))
+    with Client(command(daemon, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        client.seconds = exactly
         try:
-            deadline = time.monotonic() + _START_LIMIT
-            while not sleeping(f"{seconds:.9f}"):
-                assert client.poll() is None, "the build ended too early"
-                assert time.monotonic() < deadline, "the build did not start"
-                time.sleep(0.02)
+            until(lambda: client.steps() or client.poll() is not None, "the step of the build")
+            assert client.poll() is None, "the build ended too early"
             yield client
         finally:
             client.terminate()
             client.wait()
-            while sleeping(f"{seconds:.9f}") and time.monotonic() < deadline + _START_LIMIT:
-                time.sleep(0.02)
+            if daemon.process.poll() is not None:  # one that was killed leaves its steps behind
+                client.end_step()
+            until(lambda: not client.steps(), "the end of the step")
 
 
-def sleeping(seconds: str) -> bool:
-    """Whether a step that sleeps for so long runs."""
-    return _any_process(f"sleep\0{seconds}\0")
-
-
-def _any_process(arguments: str) -> bool:
+def _processes(arguments: str) -> list[int]:
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if path.read_bytes() == arguments.encode():
-                return True
-    return False
+                found.append(int(path.parent.name))
+    return found
 
 
 def buildctl(daemon: Daemon, *arguments: str) -> str:
@@ -141,17 +161,17 @@ def endless_program() -> bytes:
 @contextlib.asynccontextmanager
 async def internal(daemon: Daemon) -> AsyncIterator[control.Control]:
     """A build that is sent as internal, as our proofs are, and runs until the end of the block."""
-    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=5)
+    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
     try:
-        client = control.Control(opened.channel, timeout=5)
+        client = control.Control(opened.channel, timeout=LONG)
         program = llb.File(f"/{secrets.token_hex(8)}", endless_program(), mode=0o755)
         graph = llb.definition(llb.run(llb.make_file(program), [program.path], name="wait"))
         request = messages.new(
             "moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(16), Internal=True, Definition=graph
         )
         request.Cache.SetInParent()
-        build = asyncio.ensure_future(client.solve(request, timeout=60))
-        while not _any_process(f"{program.path}\0"):
+        build = asyncio.ensure_future(client.solve(request, timeout=3600))
+        while not _processes(f"{program.path}\0"):
             assert not build.done(), build
             await asyncio.sleep(0.02)
         yield client

@@ -25,7 +25,7 @@ class Buildx:
     version: str
     config: Path
 
-    def run(self, *arguments: str, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run it, whatever becomes of it."""
         return subprocess.run(
             [str(self.program), *arguments],
@@ -53,7 +53,7 @@ class Buildx:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def build(self, context: Path, *options: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def build(self, context: Path, *options: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Build a Dockerfile that needs no registry, and write what comes out beside it."""
         (context / "Dockerfile").write_text("FROM scratch\nCOPY word /word\n", encoding="ascii")
         (context / "word").write_text("built", encoding="ascii")

@@ -10,13 +10,13 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_START_LIMIT = 20.0
 
 # What --privileged means, less what a machine may not have itself (CAP_SYS_RESOURCE); no network.
 _FLAGS = (
@@ -83,14 +83,12 @@ def _image_archive(bin_dir: Path, directory: Path) -> Path:
 
 
 def _wait_until_ready(engine: str, name: str) -> None:
-    deadline = time.monotonic() + _START_LIMIT
-    while time.monotonic() < deadline:
-        asked = subprocess.run([engine, "exec", name, "buildctl", "debug", "workers"], capture_output=True, check=False)
-        if asked.returncode == 0:
-            return
-        time.sleep(0.1)
-    logs = subprocess.run([engine, "logs", name], capture_output=True, text=True, check=False)
-    raise RuntimeError(f"buildkitd did not start in {engine}:\n{logs.stdout}{logs.stderr}")
+    asked = [engine, "exec", name, "buildctl", "--timeout", "30", "debug", "workers"]
+    try:
+        until(lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0, "an answer of buildkitd")
+    except AssertionError:
+        logs = subprocess.run([engine, "logs", name], capture_output=True, text=True, check=False)
+        raise RuntimeError(f"buildkitd did not start in {engine}:\n{logs.stdout}{logs.stderr}") from None
 
 
 def _call(*command: str) -> None:

@@ -11,20 +11,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import Pair
 
 # Generation -> the variable in which `make` names its archive.
 GENERATIONS = {"0.13": "BUILDKIT_OLD_ARCHIVE", "0.25": "BUILDKIT_NEW_ARCHIVE"}
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_START_LIMIT = 30.0
-_STOP_LIMIT = 20.0
+_STOP_LIMIT = 60.0
 
 
 def unpack(generation: str, directory: Path) -> Path:
@@ -124,16 +123,13 @@ def free_port() -> int:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], unix: Path, log: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
+    def answers() -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(unix))
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-    raise RuntimeError(f"buildkitd did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+            return process.poll() is not None or probe.connect_ex(str(unix)) == 0
+
+    until(answers, f"an answer of buildkitd, whose log is {log}")
+    if process.poll() is not None:
+        raise RuntimeError(f"buildkitd did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

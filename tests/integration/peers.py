@@ -14,9 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import Pair
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
+
+# Seconds for peers that never answer. Where a test wants to come past others of the same limit first, a slow machine
+# takes the second or the third.
+LIMITS = (1.0, 5.0, 25.0)
 
 
 @contextmanager
@@ -41,11 +46,18 @@ def _accept(server: socket.socket, serve: Callable[[socket.socket], None], stop:
             with contextlib.suppress(TimeoutError):
                 connection = server.accept()[0]
                 connections.enter_context(connection)
-                connection.settimeout(5)
+                connections.callback(_wake, connection)
+                connection.settimeout(LONG)
                 threads.append(threading.Thread(target=_serve, args=(serve, connection)))
                 threads[-1].start()
     for thread in threads:
         thread.join()
+
+
+def _wake(connection: socket.socket) -> None:
+    """End what its thread waits for."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _serve(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
@@ -72,7 +84,7 @@ def send_garbage(connection: socket.socket) -> None:
 
 def drip(connection: socket.socket) -> None:
     """Send the beginning of an HTTP/2 frame, byte by byte, and never end it."""
-    for octet in b"\x00\x40\x00\x04" + bytes(100):
+    for octet in b"\x00\x40\x00\x04" + bytes(10_000):
         connection.sendall(bytes((octet,)))
         threading.Event().wait(0.05)
 
@@ -104,7 +116,7 @@ def http_server() -> Iterator[str]:
 
 
 class _QuietHandler(http.server.BaseHTTPRequestHandler):
-    timeout = 5
+    timeout = LONG
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -126,7 +138,7 @@ def grpc_server(path: Path, *services: Any) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    started.wait(5)
+    started.wait(LONG)
     try:
         yield f"unix://{path}"
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import channel, endpoint, smoke
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import Control
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, Kind
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 
 Call = Callable[[Control], Awaitable[Any]]
 
@@ -27,9 +28,9 @@ async def _build(control: Control) -> int:
     request = smoke.exec_request(smoke.probe_file(workers[0].platforms[0]))
     request.Ref = f"replay-{random.getrandbits(64):x}"
     responses: list[Any] = []
-    follower = asyncio.ensure_future(control.status(request.Ref, responses.append, timeout=30))
+    follower = asyncio.ensure_future(control.status(request.Ref, responses.append, timeout=LONG))
     try:
-        await control.solve(request, timeout=30)
+        await control.solve(request, timeout=LONG)
         await follower
     finally:
         follower.cancel()
@@ -42,8 +43,8 @@ CALLS: dict[str, Call] = {
     "build": _build,
     "info": lambda control: control.info(),
     "workers": lambda control: control.workers(),
-    "usage": lambda control: control.usage(timeout=30),
-    "history": lambda control: control.history(active_only=False, timeout=30),
+    "usage": lambda control: control.usage(timeout=LONG),
+    "history": lambda control: control.history(active_only=False, timeout=LONG),
 }
 
 
@@ -97,7 +98,7 @@ async def _talk(protocol: channel._Http2, opened: channel.StreamChannel, call: C
     try:
         await protocol.settled
         await opened.__connect__()
-        return await call(Control(opened, timeout=30))
+        return await call(Control(opened, timeout=LONG))
     except (Failure, OSError) as failure:  # what open_connection explains
         return failure
 
@@ -109,8 +110,10 @@ async def record(address: str, call: Call, socket: str) -> list[bytes]:
     :param socket: path for a socket in between
     """
     pieces: list[bytes] = []
+    relays = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.append(asyncio.current_task())
         theirs, ours = await asyncio.open_unix_connection(address)
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: list[bytes] | None) -> None:
@@ -126,9 +129,9 @@ async def record(address: str, call: Call, socket: str) -> list[bytes]:
 
     server = await asyncio.start_unix_server(relay, socket)
     peer = channel.Peer(endpoint.parse(f"unix://{socket}"))
-    connection = await channel.open_connection(peer, timeout=10)
-    await call(Control(connection.channel, timeout=30))
+    connection = await channel.open_connection(peer, timeout=LONG)
+    await call(Control(connection.channel, timeout=LONG))
     await connection.close()
     server.close()
-    await asyncio.sleep(0.05)  # lets the relay end
+    await asyncio.gather(*relays)
     return pieces

@@ -7,15 +7,14 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import Pair
 
-_START_LIMIT = 10.0
-_STOP_LIMIT = 5.0
+_STOP_LIMIT = 30.0
 
 
 def free_port() -> int:
@@ -79,10 +78,10 @@ def haproxy(directory: Path, mode: str, bind: str, backend: str) -> Iterator[str
     config.write_text(
         f"""defaults
   mode {mode}
-  timeout connect 1s
+  timeout connect 60s
   retries 0
-  timeout client 60s
-  timeout server 60s
+  timeout client 600s
+  timeout server 600s
 frontend builders
   bind 127.0.0.1:{port} {bind}
   default_backend pool
@@ -116,13 +115,13 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[str]:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
-        # Seen from outside: a connection would be the one that s_server takes for its first.
-        if any(line.split()[1].endswith(f":{port:04X}") for line in _listening()):
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"{process.args} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+    # Seen from outside: a connection would be the one that s_server takes for its first.
+    until(
+        lambda: process.poll() is not None or any(line.split()[1].endswith(f":{port:04X}") for line in _listening()),
+        f"an open port of {process.args}",
+    )
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 def _listening() -> list[str]:

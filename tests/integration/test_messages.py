@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import channel, control, endpoint, messages
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from daemon import Daemon
 from google.protobuf import descriptor_pb2
 from grpclib.client import StreamStreamMethod
@@ -23,7 +24,7 @@ ROOTS = ("moby.buildkit.v1.Control", "grpc.health.v1.Health", f"{REFLECTION}.Ser
 
 async def connected(daemon: Daemon, work: Callable[[channel.Connection], Awaitable[Any]]) -> Any:
     """Do something with a connection."""
-    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=5)
+    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
     try:
         return await work(opened)
     finally:
@@ -45,7 +46,7 @@ async def described(opened: channel.Connection) -> dict[str, Any]:
             add(f"{prefix}.{message.name}", nested)
 
     for root in ROOTS:
-        async with method.open(timeout=5) as exchange:
+        async with method.open(timeout=LONG) as exchange:
             await exchange.send_message(request(file_containing_symbol=root), end=True)
             reply = await exchange.recv_message()
         for file in reply.file_descriptor_response.file_descriptor_proto:
@@ -100,6 +101,6 @@ def test_daemon_says_what_it_knows(plaintext: Daemon, message: str, field: str, 
     """A newer one does, an older one does not, and then nothing is known."""
 
     async def ask(opened: channel.Connection) -> bool | None:
-        return await control.Control(opened.channel, timeout=5).knows_field(message, field)
+        return await control.Control(opened.channel, timeout=LONG).knows_field(message, field)
 
     assert asyncio.run(connected(plaintext, ask)) is (None if "0.13" in str(plaintext.bin) else known)

@@ -39,7 +39,7 @@ def buildctl(daemon: Daemon, client: Path, ca: Path | None = None) -> subprocess
     files = ("--tlscacert", ca or client / "ca.pem", "--tlscert", client / "cert.pem", "--tlskey", client / "key.pem")
     command = [daemon.bin / "buildctl", "--addr", daemon.tcp, *files, "debug", "workers"]
     environment = {**os.environ, "GRPC_ENFORCE_ALPN_ENABLED": "false"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def python(daemon: Daemon, client: Path, *, name: str = "localhost") -> str:
@@ -49,7 +49,7 @@ def python(daemon: Daemon, client: Path, *, name: str = "localhost") -> str:
     context.load_cert_chain(client / "cert.pem", client / "key.pem")
     context.set_alpn_protocols(["h2"])
     port = int(daemon.tcp.rpartition(":")[2])
-    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=120)
     with plain, context.wrap_socket(plain, server_hostname=name) as connection:
         # The connection preface and an empty SETTINGS frame (RFC 9113, 3.4); a refusal would come here at the latest.
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))

@@ -32,7 +32,7 @@ def test_every_percent_sign_of_the_line_is_escaped(tmp_path: Path) -> None:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=900,
         check=False,
     )
     assert run.returncode == 0, run.stdout

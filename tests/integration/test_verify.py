@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     verify,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, Kind
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import Authority, Pair
 from daemon import Daemon, children
 
@@ -139,10 +139,7 @@ def test_proof_leaves_no_history(mtls: Daemon, tmp_path: Path) -> None:
 def test_proof_leaves_no_process(mtls: Daemon) -> None:
     """No step of a proof goes on running."""
     proof_of(verify.Daemon(mtls.unix))
-    deadline = time.monotonic() + 5
-    while children(mtls.process) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert children(mtls.process) == []
+    until(lambda: children(mtls.process) == [], "the end of all steps")
 
 
 def test_proof_leaves_no_file(
@@ -186,13 +183,13 @@ def request_for(worker: control.Worker, *, ignore_cache: bool) -> Any:
 
 async def build(daemon: Daemon, *, ignore_cache: bool, times: int = 1) -> list[str]:
     """Run such a build, and return the references under which it ran."""
-    connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=5)
+    connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
     try:
-        client = control.Control(connection.channel, timeout=5)
+        client = control.Control(connection.channel, timeout=LONG)
         request = request_for((await client.workers())[0], ignore_cache=ignore_cache)
         references = []
         for _round in range(times):
-            await smoke.run_request(request, client, name="exec", timeout=20)
+            await smoke.run_request(request, client, name="exec", timeout=LONG)
             references.append(request.Ref)
         return references
     finally:

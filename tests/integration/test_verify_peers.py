@@ -20,11 +20,10 @@ import peers
 import pytest
 import servers
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import CLIENT, SERVER, Authority, Pair
 from daemon import Daemon
-
-LIMIT = 1.0  # seconds, for peers that never answer
-GRACE = 2.0  # seconds beyond the limits within which every proof has ended
+from peers import LIMITS
 
 
 @pytest.fixture
@@ -33,13 +32,21 @@ def daemon(authority: Authority, client: Pair) -> verify.Daemon:
     return verify.Daemon("", str(authority.path), str(client.cert), str(client.key))
 
 
-def failure_of(daemon: verify.Daemon, *, connect_timeout: float = 5.0, **wishes: Any) -> dict[str, Any]:
-    """The failure of a proof, which is there in time by the clock."""
-    began = time.monotonic()
-    [report] = verify.verify([daemon], verify.Proof(connect_timeout=connect_timeout, **wishes))
-    assert time.monotonic() - began < connect_timeout + GRACE
+def failure_of(daemon: verify.Daemon, **wishes: Any) -> dict[str, Any]:
+    """The failure of a proof."""
+    [report] = verify.verify([daemon], verify.Proof(**{"connect_timeout": LONG, **wishes}))
     failure: dict[str, Any] = report.as_dict()["failure"]
     return failure
+
+
+def is_given_up(daemon: verify.Daemon, stage: str) -> bool:
+    """Whether a proof comes as far as this stage, and ends there when its time is over."""
+    for limit in LIMITS:
+        failure = failure_of(daemon, connect_timeout=limit)
+        assert failure["kind"] == "timeout", failure
+        if failure["message"] == f"{stage} within {limit:g} s":
+            return True
+    return False
 
 
 class TestNoWay:
@@ -51,14 +58,11 @@ class TestNoWay:
         program = (
             "import json, sys\n"
             "from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify\n"
-            "[report] = verify.verify([verify.Daemon(sys.argv[1])], verify.Proof(connect_timeout=5))\n"
+            "[report] = verify.verify([verify.Daemon(sys.argv[1])], verify.Proof(connect_timeout=60))\n"
             "print(json.dumps(report.as_dict()['failure']))\n"
         )
         command = ["unshare", "--net", "sh", "-c", f'{setup}; exec "$@"', "sh", sys.executable, "-c", program, address]
-        began = time.monotonic()
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        assert time.monotonic() - began < 5 + GRACE
-        return json.loads(printed)
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     def test_network_is_unreachable(self) -> None:
         """Without any route."""
@@ -94,11 +98,9 @@ class TestTimeLimits:
                 one.setblocking(False)
                 one.connect_ex(full.getsockname())
             address = f"tcp://127.0.0.1:{full.getsockname()[1]}"
-            failure = failure_of(replace(daemon, address=address), connect_timeout=LIMIT)
+            assert is_given_up(replace(daemon, address=address), "The connection was not done")
             for one in waiting:
                 one.close()
-        assert failure["kind"] == "timeout"
-        assert failure["message"] == "The connection was not done within 1 s"
 
     @pytest.mark.parametrize("where", ["before TLS", "after TLS", "without TLS"])
     @pytest.mark.parametrize("what", ["nothing", "a byte a second"])
@@ -109,29 +111,24 @@ class TestTimeLimits:
             begins = b"\x16\x03\x03\x40\x00" if where == "before TLS" else b"\x00\x40\x00\x04"
 
             def serve(connection: socket.socket) -> None:
-                for octet in begins + bytes(100):
+                for octet in begins + bytes(1000):
                     connection.sendall(bytes((octet,)))
                     time.sleep(0.98)
 
         with peers.listening(peers.in_tls(server, serve) if where == "after TLS" else serve) as address:
             subject = verify.Daemon(address) if where == "without TLS" else replace(daemon, address=address)
-            failure = failure_of(subject, connect_timeout=LIMIT)
-        assert failure["kind"] == "timeout"
-        stage = "The TLS handshake" if where == "before TLS" else "The HTTP/2 greeting"
-        assert failure["message"] == f"{stage} was not done within 1 s"
+            stage = "The TLS handshake" if where == "before TLS" else "The HTTP/2 greeting"
+            assert is_given_up(subject, f"{stage} was not done")
 
     def test_daemon_that_hangs(self, mtls: Daemon, daemon: verify.Daemon) -> None:
         """A real daemon that is stopped: the kernel still takes connections for it."""
         os.kill(mtls.process.pid, signal.SIGSTOP)
         try:
-            failure = failure_of(replace(daemon, address=mtls.tcp), connect_timeout=LIMIT)
-            local = failure_of(verify.Daemon(mtls.unix), connect_timeout=LIMIT)
+            assert is_given_up(replace(daemon, address=mtls.tcp), "The TLS handshake was not done")
+            assert is_given_up(verify.Daemon(mtls.unix), "The HTTP/2 greeting was not done")
         finally:
             os.kill(mtls.process.pid, signal.SIGCONT)
-        assert (failure["kind"], local["kind"]) == ("timeout", "timeout")
-        assert failure["message"] == "The TLS handshake was not done within 1 s"
-        assert local["message"] == "The HTTP/2 greeting was not done within 1 s"
-        [after] = verify.verify([replace(daemon, address=mtls.tcp)], verify.Proof())
+        [after] = verify.verify([replace(daemon, address=mtls.tcp)], verify.Proof(connect_timeout=LONG))
         assert after.failure is None
 
     def test_server_that_answers_no_call(self, tmp_path: Path) -> None:
@@ -139,9 +136,7 @@ class TestTimeLimits:
         with peers.listening(peers.stay_silent) as silent:
             where = f"{silent[len('tcp://') :]} proto h2"
             with servers.haproxy(tmp_path, "http", "proto h2", where) as address:
-                failure = failure_of(verify.Daemon(address), connect_timeout=LIMIT)
-        assert failure["kind"] == "timeout"
-        assert failure["message"] == "Info was not answered within 1 s"
+                assert is_given_up(verify.Daemon(address), "Info was not answered")
 
 
 class TestOpenssl:
@@ -165,9 +160,7 @@ class TestOpenssl:
     def test_it_stays_silent(self, daemon: verify.Daemon, server: Pair, tmp_path: Path) -> None:
         """Something in TLS that waits for somebody at its keyboard."""
         with servers.openssl(tmp_path, server, "-quiet") as address:
-            failure = failure_of(replace(daemon, address=address), connect_timeout=LIMIT)
-        assert failure["kind"] == "timeout"
-        assert "HTTP/2 greeting" in failure["message"]
+            assert is_given_up(replace(daemon, address=address), "The HTTP/2 greeting was not done")
 
     @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
     def test_client_certificate_is_missing(
@@ -284,7 +277,9 @@ class TestHaproxy:
     def test_gateway(self, mtls: Daemon, daemon: verify.Daemon, bind: str, tmp_path: Path) -> None:
         """A gateway that ends TLS before a real daemon is proved, strangers included."""
         with servers.haproxy(tmp_path, "tcp", bind, f"unix@{mtls.unix[len('unix://') :]}") as address:
-            [report] = verify.verify([replace(daemon, address=address)], verify.Proof(builds=("exec",)))
+            [report] = verify.verify(
+                [replace(daemon, address=address)], verify.Proof(builds=("exec",), connect_timeout=LONG)
+            )
         assert report.failure is None
         assert [refusal.refused for refusal in report.refusals.values()] == [True, True, True]
 
@@ -328,6 +323,6 @@ def test_a_daemon_without_a_worker_does_not_start(bin_dir: Path, tmp_path: Path)
         *(str(bin_dir / "buildkitd"), "--root", str(tmp_path / "root"), "--addr", f"unix://{tmp_path}/socket"),
         *("--oci-worker=false", "--containerd-worker=false"),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
     assert ended.returncode != 0
     assert "no worker found" in ended.stderr

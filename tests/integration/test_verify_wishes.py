@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Iterator
 
+import builds
 import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
@@ -20,6 +21,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     verify,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, Kind
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import SERVER, Authority, Pair
 from daemon import Daemon
 
@@ -130,23 +132,25 @@ class Forgetful(control.Control):
     async def solve(self, request: Any, *, timeout: float) -> None:
         """Build, and forget it."""
         await super().solve(request, timeout=timeout)
-        await asyncio.sleep(0.5)  # a result is in use for a moment
-        process = await asyncio.create_subprocess_exec(*self.buildctl, "prune", "--all", stdout=-3)
-        assert await process.wait() == 0
+        await asyncio.to_thread(until, self._forget, "an empty cache")  # a result is in use for a moment
 
-    buildctl: tuple[str, ...] = ()
+    daemon: Daemon
+
+    def _forget(self) -> bool:
+        builds.buildctl(self.daemon, "prune", "--all")
+        return builds.cache(self.daemon) == (0, 0)
 
 
 def test_cache_that_keeps_nothing_is_found_out(granting: Daemon) -> None:
     """A second build that had to run again is a failure of its own kind."""
 
     async def prove() -> None:
-        connection = await channel.open_connection(channel.Peer(endpoint.parse(granting.unix)), timeout=5)
+        connection = await channel.open_connection(channel.Peer(endpoint.parse(granting.unix)), timeout=LONG)
         try:
-            client = Forgetful(connection.channel, timeout=5)
-            client.buildctl = (str(granting.bin / "buildctl"), "--addr", granting.unix)
+            client = Forgetful(connection.channel, timeout=LONG)
+            client.daemon = granting
             platform = (await client.workers())[0].platforms[0]
-            await smoke.run("cache", client, platform, timeout=30)
+            await smoke.run("cache", client, platform, timeout=LONG)
         finally:
             await connection.close()
 

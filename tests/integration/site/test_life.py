@@ -11,12 +11,12 @@ import shutil
 import signal
 import stat
 import subprocess
-import time
 import typing as t
 from pathlib import Path
 
 import daemon as daemons
 import pytest
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import CLIENT, Authority, Pair
 from fleet import NAME, Builder, Fleet, free_port
 
@@ -24,7 +24,7 @@ from fleet import NAME, Builder, Fleet, free_port
 def buildctl(fleet: Fleet, *arguments: str, tls: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """The client of the release, which knows nothing of this collection."""
     command = [str(fleet.host / "bin" / "buildctl"), "--addr", fleet.variables["buildkit_endpoint"], *tls, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_check_mode_on_a_virgin_host_changes_nothing(builder: Builder) -> None:
@@ -88,7 +88,7 @@ def test_a_client_builds_with_its_files(builder: Builder, tmp_path: Path) -> Non
         env={**os.environ, "PATH": f"{fleet.host}/bin{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert built.returncode == 0, built.stderr
@@ -201,14 +201,12 @@ def endless_build(fleet: Fleet, context: Path) -> t.Iterator[int]:
     command += ["--tlsdir", str(fleet.pki / "clients" / "alice"), "build", "--frontend", "dockerfile.v0", *where]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as client:
         try:
-            deadline = time.monotonic() + 30
-            while not (steps := sleeping()) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            yield steps[0]
+            yield until(sleeping, "the step of the build")[0]
         finally:
             client.kill()
             for pid in sleeping():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def sleeping() -> list[int]:
