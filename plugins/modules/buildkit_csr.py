@@ -131,6 +131,23 @@ not_after:
   returned: success
   type: str
   sample: "2027-02-19T09:30:00Z"
+settled:
+  description:
+    - What is installed, as O(certificate) and O(ca). To install just that would change nothing, so it can be left out.
+    - V(null) if there is anything to do here, be it only to tidy up after a run that was killed.
+  returned: success, without O(certificate)
+  type: dict
+  contains:
+    certificate:
+      description: The installed certificate in PEM format.
+      type: str
+    ca:
+      description: The installed C(ca.pem) in PEM format.
+      type: str
+  sample:
+    certificate: "-----BEGIN CERTIFICATE-----\n..."
+    ca: "-----BEGIN CERTIFICATE-----\n..."
+  version_added: 1.1.0
 """
 
 import typing as t

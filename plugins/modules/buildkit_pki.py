@@ -539,6 +539,15 @@ revoked:
       serial: 0aa1ab903c5d4e7f8091a2b3c4d5e6f700112233
       revoked: "2026-11-21T09:30:00Z"
       not_after: "2027-02-19T09:30:00Z"
+due:
+  description:
+    - Whether there was anything to write, in check mode whether there is. It can be true where nothing is changed, to
+      tidy up after a run that was killed, or to complete a register of an earlier release.
+    - After a run in check mode in which it is false, the same run without check mode can be left out.
+  returned: success
+  type: bool
+  sample: false
+  version_added: 1.1.0
 """
 
 import typing as t

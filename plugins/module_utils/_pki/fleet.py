@@ -37,6 +37,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.wishes imp
 )
 
 if t.TYPE_CHECKING:
+    from ansible_collections.buildfarm.buildkit.plugins.module_utils._pki.plan import Plan
     from cryptography import x509
 
 
@@ -61,13 +62,15 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
     store = Store(os.path.abspath(options["path"]))
     timeout = options["lock_timeout"]
     store.check()
+    tidy = store.is_tidy()
     if predict or not store.exists():
         # On a directory that is not there yet, a refusal must not leave one behind.
         with store.locked(timeout=timeout, read_only=True):
             reading = _read(store, wishes, options["ca"], now)
             plan = make_plan(wishes, reading.state, now=now, predict=predict)
         if predict:
-            return report(plan, foretell(plan), reading.state, reading.warnings, now)
+            result = report(plan, foretell(plan), reading.state, reading.warnings, now)
+            return {**result, "due": not tidy or _writes(plan, reading)}
     with store.locked(timeout=timeout, read_only=False):
         store.recover()
         reading = _read(store, wishes, options["ca"], now)
@@ -75,7 +78,13 @@ def run(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict
         if not reading.state.authorities:
             store.write_ignore_file()
         outcome = carry_out(plan, store, reading.register, options["ca"]["passphrase"], now)
-    return report(plan, outcome, reading.state, reading.warnings, now)
+    return {**report(plan, outcome, reading.state, reading.warnings, now), "due": not tidy or _writes(plan, reading)}
+
+
+def _writes(plan: Plan, reading: _Reading) -> bool:
+    """Whether a plan writes anything, be it only what nobody is told of as a change."""
+    revocation = plan.revocation
+    return plan.changed or revocation.tidies or not revocation.register.says_the_same_as(reading.register)
 
 
 def _read(store: Store, wishes: Wishes, ca: t.Mapping[str, t.Any], now: datetime) -> _Reading:

@@ -44,6 +44,11 @@ class Revocation:
         """Whether it changes anything."""
         return bool(self.marked or self.moves)
 
+    @property
+    def tidies(self) -> bool:
+        """Whether it puts certificates away that were revoked earlier, or with what changes."""
+        return bool(self.saved or self.dropped)
+
 
 def plan_revocation(wishes: Wishes, state: State, now: datetime) -> Revocation:
     """Find what is to be revoked.

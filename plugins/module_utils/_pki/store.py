@@ -175,6 +175,11 @@ class Store:
                 if _name_of(entry, ".new") is not None:
                     _files.remove_tree(os.path.join(parent, entry))
 
+    def is_tidy(self) -> bool:
+        """Whether :meth:`recover` would find nothing to do."""
+        entries = [entry for parent in self._parents() for entry in os.listdir(parent)]
+        return all(_name_of(entry, suffix) is None for entry in entries for suffix in (".old", ".new"))
+
     def names(self, kind: str) -> list[str]:
         """The names of all authorities, daemons or clients, sorted."""
         parent = os.path.join(self.path, _PARENTS[kind])

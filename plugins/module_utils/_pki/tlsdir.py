@@ -162,11 +162,20 @@ class TlsDirectory:
 
     def remove_waste(self) -> None:
         """Remove versions that neither ``current`` nor ``previous`` names."""
+        for version in self._waste():
+            _files.remove_tree(self.at(_VERSIONS, version))
+
+    def is_tidy(self) -> bool:
+        """Whether nothing is left of earlier versions, or of a run that was killed."""
+        return not self._waste() and not os.path.lexists(self.at(_PENDING))
+
+    def _waste(self) -> list[str]:
         kept = {_link_target(self.at(link)) for link in (_CURRENT, _PREVIOUS)}
-        with contextlib.suppress(FileNotFoundError):
-            for version in os.listdir(self.at(_VERSIONS)):
-                if os.path.join(_VERSIONS, version) not in kept:
-                    _files.remove_tree(self.at(_VERSIONS, version))
+        try:
+            versions = os.listdir(self.at(_VERSIONS))
+        except FileNotFoundError:
+            return []
+        return [version for version in versions if os.path.join(_VERSIONS, version) not in kept]
 
     def _link_fixed_paths(self) -> None:
         for name in _FILES:
@@ -217,6 +226,7 @@ def request(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> 
         if pending is not None and _same_key(pending, installed.key):
             pending = None  # a run was killed between installing it and forgetting it
         reasons = _reasons_for_new_key(installed, pending, options["key_type"], renew_before, now)
+        settled = _settled(installed, now) if not reasons and directory.is_tidy() else None
         key = pending or installed.key
         if reasons:
             key = None
@@ -224,7 +234,20 @@ def request(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> 
                 key = keys.generate(options["key_type"])
                 directory.write_pending(key)
     text = None if key is None else csr.build_request(options["name"], key)
-    return _result(installed, csr=text, reasons=reasons, before=installed)
+    return {**_result(installed, csr=text, reasons=reasons, before=installed), "settled": settled}
+
+
+def _settled(installed: Installed, now: datetime) -> dict[str, str] | None:
+    """What is installed, as the options of the second form; None where that form would have something to do."""
+    if not (installed.linked and installed.paired and installed.authorities and installed.certificate):
+        return None
+    found = facts.facts_of(installed.certificate)
+    if not found.not_before <= now < found.not_after:
+        return None
+    return {
+        "certificate": facts.to_pem(installed.certificate),
+        "ca": "".join(facts.to_pem(one) for one in installed.authorities),
+    }
 
 
 def install(options: t.Mapping[str, t.Any], *, now: datetime, predict: bool) -> dict[str, t.Any]:

@@ -69,6 +69,23 @@ def test_key_request_certificate_installation(run: Run, controller: Run, tls: Pa
     assert stat.S_IMODE((tls / "key.pem").stat().st_mode) == 0o600
 
 
+def test_it_says_when_there_is_nothing_to_install(run: Run, controller: Run, tls: Path) -> None:
+    """What it returns is what the controller has; anything that is not as it must be tells that it has work."""
+    request = run()
+    assert request.result["settled"] is None
+    issued = controller(request)
+    assert run().result["settled"] is None
+    run(**delivery(issued))
+    assert run().result["settled"] == run({"check": True}).result["settled"] == delivery(issued)
+    for left in (tls / "versions/left", tls / "pending"):
+        left.mkdir()
+        assert run({"check": True}).result["settled"] is None
+        assert not run(**delivery(issued)).result["changed"]
+        assert run({"check": True}).result["settled"] == delivery(issued)
+    (tls / "ca.pem").unlink()
+    assert run({"check": True}).result["settled"] is None
+
+
 def test_check_mode_on_a_virgin_host_goes_all_the_way(run: Run, controller: Run, tls: Path, tmp_path: Path) -> None:
     """The host predicts without a request, and the controller predicts from that."""
     request = run({"check": True})

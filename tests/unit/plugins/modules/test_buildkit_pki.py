@@ -51,7 +51,8 @@ def test_check_run_run_again_and_read_back(run: Run, pki: Path) -> None:
     first = run(diff=True)
     second = run(diff=True)
     assert [outcome.result["changed"] for outcome in (checked, first, second)] == [True, True, False]
-    keys = {"authorities", "daemons", "clients", "trust_bundle", "expires", "revoked", "changed", "diff"}
+    assert [outcome.result["due"] for outcome in (checked, first, second)] == [True, True, False]
+    keys = {"authorities", "daemons", "clients", "trust_bundle", "expires", "revoked", "changed", "diff", "due"}
     assert [set(outcome.result) for outcome in (checked, first, second)] == [keys] * 3
     for kind in ("authorities", "daemons", "clients"):
         assert checked.result[kind][0]["reasons"] == first.result[kind][0]["reasons"] != []
@@ -63,6 +64,21 @@ def test_check_run_run_again_and_read_back(run: Run, pki: Path) -> None:
         check=False,
     )
     assert verified.returncode == 0, verified.stderr
+
+
+def test_what_is_written_without_a_change_is_due_all_the_same(run: Run, pki: Path) -> None:
+    """What a killed run left, and a register from a backup: check mode tells, and the next run mends them."""
+    run()
+    register = (pki / "issued.json").read_bytes()
+    run({**FLEET, "clients": [*FLEET["clients"], {"name": "bob"}]})
+    assert not run(check=True).result["due"]
+    (pki / "clients" / ".bob.new").mkdir()
+    leftover = run(check=True), run(), run(check=True)
+    (pki / "issued.json").write_bytes(register)
+    outdated = run(check=True), run(), run(check=True)
+    for outcomes in (leftover, outdated):
+        assert [outcome.result["changed"] for outcome in outcomes] == [False, False, False]
+        assert [outcome.result["due"] for outcome in outcomes] == [True, True, False]
 
 
 def test_the_diff_comes_only_when_asked_for(run: Run) -> None:
