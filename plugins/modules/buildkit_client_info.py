@@ -47,6 +47,27 @@ options:
     type: list
     elements: dict
     default: []
+  dir:
+    description: The directory of the certificate that there shall be. Empty for none.
+    type: str
+    default: ""
+  profile:
+    description: The file that shall tell the shells. Empty for none.
+    type: str
+    default: ""
+  builders:
+    description: The names of the builders that there shall be.
+    type: list
+    elements: str
+    default: []
+  link:
+    description: The link to a program that there shall be. Empty for none.
+    type: str
+    default: ""
+  link_target:
+    description: Where it shall lead.
+    type: str
+    default: ""
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 """
@@ -90,6 +111,25 @@ taken:
   type: list
   elements: str
   sample: []
+problems:
+  description: Why what there shall be cannot be - another pool has it, it was put there by other means, it is in a
+    directory in which others could lead root elsewhere, or a user is not there.
+  returned: success
+  type: list
+  elements: str
+  sample: ["/usr/local/bin/docker-buildx was put there by other means: remove it, or choose another place"]
+ours:
+  description: Which of O(profile) and O(link) are there and were put there by the role.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/profile.d/buildkit-buildkit.sh]
+theirs:
+  description: The directories, profiles and programs of other pools.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 others:
   description: Users who are in O(group) for the sake of other pools.
   returned: success
@@ -98,8 +138,44 @@ others:
   sample: []
 """
 
+import os
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import notes
+from ansible_collections.buildfarm.buildkit.plugins.module_utils import _files
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import notes, users
+
+# In every profile file of the role.
+_MARK = b"# The remote BuildKit builders of the pool "
+
+
+def _ours(params: t.Mapping[str, t.Any], note: t.Mapping[str, t.Any]) -> t.List[str]:
+    """Which of the files are there, and the role's. Raises OSError."""
+    found = []
+    profile, link = params["profile"], params["link"]
+    if profile and os.path.lexists(profile) and not os.path.islink(profile):
+        if note.get("profile") == profile or _MARK in (_files.read_optional(profile) or b""):
+            found.append(profile)
+    if link and os.path.islink(link):
+        if link in note.get("programs", []) or os.readlink(link) == params["link_target"]:
+            found.append(link)
+    return [path for path in found if not users.why_not_roots_own(path)]
+
+
+def _problems(params: t.Mapping[str, t.Any], ours: t.Sequence[str]) -> t.List[str]:
+    """What is in the way, beside other pools. Raises OSError."""
+    problems = []
+    for path in (params["profile"], params["link"]):
+        exposed = users.why_not_roots_own(path) if path else ""
+        if exposed:
+            problems.append(f"{path} cannot be written by root: {exposed}. Choose a directory of root's")
+        elif path and os.path.lexists(path) and path not in ours:
+            problems.append(f"{path} was put there by other means: remove it, or choose another place")
+    for forward in params["forwards"]:
+        user = str(forward.get("user") or "root")
+        if not users.is_known(user):
+            problems.append(f"the user {user} of the forward {forward.get('name')} is not on this host")
+    return problems
 
 
 def main() -> None:
@@ -111,18 +187,25 @@ def main() -> None:
             "group": {"type": "str", "default": "buildkit-client"},
             "users": {"type": "list", "elements": "str", "default": []},
             "forwards": {"type": "list", "elements": "dict", "default": []},
+            "dir": {"type": "str", "default": ""},
+            "profile": {"type": "str", "default": ""},
+            "builders": {"type": "list", "elements": "str", "default": []},
+            "link": {"type": "str", "default": ""},
+            "link_target": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
         found = notes.read(params["path"])
+        note = found.get(params["pool"], {})
+        ours = _ours(params, note)
+        problems = notes.in_use(found, params, params["pool"]) + _problems(params, ours)
     except (OSError, ValueError) as error:
         module.fail_json(
             msg=f"Reading what is set up here failed: {error}. Put the file below {params['path']} right, or remove "
             "it: then only what the inventory tells of can be taken away."
         )
-    note = found.get(params["pool"], {})
     module.exit_json(
         changed=False,
         note=note,
@@ -130,6 +213,9 @@ def main() -> None:
         gone_forwards=notes.gone_forwards(note, params["forwards"]),
         forwards=[notes.forward(one) for one in params["forwards"]],
         taken=notes.taken(found, params["forwards"], params["pool"]),
+        problems=problems,
+        ours=ours,
+        theirs=notes.theirs(found, params["pool"]),
         others=notes.members(found, params["group"], params["pool"]),
     )
 

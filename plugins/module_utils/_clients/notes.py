@@ -71,3 +71,33 @@ def taken(
     """The names of forwards that other pools than one have already."""
     theirs = {one["name"] for pool, note in notes.items() if pool != without for one in note.get("forwards", [])}
     return [one["name"] for one in forwards if one.get("name") in theirs]
+
+
+def in_use(notes: t.Mapping[str, t.Mapping[str, t.Any]], wish: t.Mapping[str, t.Any], without: str) -> t.List[str]:
+    """Why other pools are in the way of one: what would be theirs and its own, so that each run undid the other's.
+
+    :param wish: its C(dir), C(profile), C(users) and C(builders).
+    """
+    problems = []
+    for pool, note in notes.items():
+        if pool == without:
+            continue
+        for key, what in (("dir", "certificate"), ("profile", "profile")):
+            if wish[key] and os.path.normpath(wish[key]) == os.path.normpath(note.get(key) or "/"):
+                problems.append(f"the pool {pool} has its {what} in {wish[key]} already: choose another place")
+        shared = sorted(set(wish["builders"]) & set(note.get("builders", [])))
+        users = sorted(set(wish["users"]) & set(note.get("users", [])))
+        if shared and users:
+            problems.append(
+                f"the pool {pool} has a builder {shared[0]} for {users[0]} already: choose another name for one of them"
+            )
+    return problems
+
+
+def theirs(notes: t.Mapping[str, t.Mapping[str, t.Any]], without: str) -> t.List[str]:
+    """The directories, profiles and programs of other pools than one."""
+    found: t.Set[str] = set()
+    for pool, note in notes.items():
+        if pool != without:
+            found.update(note.get("programs", []), (note.get("dir", ""), note.get("profile", "")))
+    return sorted(found - {""})

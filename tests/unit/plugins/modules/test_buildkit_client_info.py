@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
@@ -36,6 +37,68 @@ def test_what_the_wishes_name_no_more(tmp_path: Path) -> None:
     assert found["gone_forwards"] == [NOTED]
     assert found["taken"] == ["mine"]
     assert found["others"] == ["carol"]
+
+
+def test_what_other_pools_have(tmp_path: Path) -> None:
+    """Their directories, profiles and programs are theirs, and a builder of one user has one pool."""
+    place, profile, program = (str(tmp_path / name) for name in ("certificate", "profile.sh", "buildctl"))
+    theirs = {"dir": place, "profile": profile, "programs": [program], "builders": ["x-a"], "users": ["alice", "bob"]}
+    note(tmp_path, "x", **theirs)
+    note(tmp_path, "x-a", dir="/elsewhere", profile="", users=["alice"])
+    wishes = {"pool": "x-a", "dir": f"{place}/", "profile": profile, "users": ["bob"], "builders": ["x-a"]}
+    found = run_module("buildkit_client_info", {"path": str(tmp_path), **wishes}).result
+    assert found["problems"] == [
+        f"the pool x has its certificate in {place}/ already: choose another place",
+        f"the pool x has its profile in {profile} already: choose another place",
+        "the pool x has a builder x-a for bob already: choose another name for one of them",
+    ]
+    assert found["theirs"] == sorted([place, profile, program])
+    for other in ({"users": ["zoe"]}, {"builders": ["y"]}):
+        free = {**wishes, "dir": "", "profile": "", **other}
+        assert run_module("buildkit_client_info", {"path": str(tmp_path), **free}).result["problems"] == []
+    own = run_module("buildkit_client_info", {"path": str(tmp_path), **wishes, "pool": "x"}).result
+    assert (own["problems"], own["theirs"]) == ([], ["/elsewhere"])
+
+
+def test_what_others_put_there(tmp_path: Path) -> None:
+    """A profile and a link of other means are in the way; those of the role are its own, noted or not."""
+    profile, link = tmp_path / "profile.sh", tmp_path / "docker-buildx"
+    wishes = {"path": str(tmp_path / "notes"), "profile": str(profile), "link": str(link), "link_target": "/plugin"}
+    (tmp_path / "notes").mkdir()
+    assert run_module("buildkit_client_info", wishes).result["ours"] == []
+    profile.write_text("# mine\n")
+    link.symlink_to("/mine")
+    found = run_module("buildkit_client_info", wishes).result
+    assert found["ours"] == []
+    assert found["problems"] == [
+        f"{path} was put there by other means: remove it, or choose another place" for path in (profile, link)
+    ]
+    profile.write_text("# managed\n# The remote BuildKit builders of the pool x, for whom\n")
+    link.unlink()
+    link.symlink_to("/plugin")
+    note(tmp_path / "notes", "buildkit", programs=[str(link)], profile=str(profile))
+    for wish in (wishes, {**wishes, "pool": "y"}, {**wishes, "link_target": "/other"}):
+        found = run_module("buildkit_client_info", wish).result
+        assert (found["ours"], [text for text in found["problems"] if "other means" in text]) == (
+            [str(profile), str(link)],
+            [],
+        )
+    profile.unlink()
+    profile.symlink_to("/etc/passwd")
+    assert run_module("buildkit_client_info", wishes).result["ours"] == [str(link)]
+
+
+def test_who_and_what_cannot_be(tmp_path: Path) -> None:
+    """A user of a forward who is not there, and a file in a directory in which others could lead root elsewhere."""
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    forwards = [{**PROXY, "user": "buildfarm-nobody"}, {"name": "root"}]
+    wishes = {"path": str(tmp_path / "none"), "profile": f"{place}/x.sh", "forwards": forwards}
+    problems = run_module("buildkit_client_info", wishes).result["problems"]
+    assert problems[-1] == "the user buildfarm-nobody of the forward by-tls is not on this host"
+    exposed = [] if os.geteuid() else [f"{place}/x.sh cannot be written by root: {place} belongs to root"]
+    assert [text.partition(",")[0] for text in problems[:-1]] == exposed
 
 
 def test_a_note_that_cannot_be_read(tmp_path: Path) -> None:
