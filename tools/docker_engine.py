@@ -27,7 +27,7 @@ import _progress
 STATE = Path(__file__).resolve().parent.parent / ".cache" / "docker-engine"
 # Where dockerd notes its containerd. It waits in vain for the process of that number, be it a zombie or another's.
 CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 30
 
 
@@ -40,7 +40,7 @@ def version() -> str:
             ["docker", "version", "--format", "{{.Server.Version}}"],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=True,
         ).stdout.strip()
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):

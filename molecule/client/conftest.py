@@ -37,7 +37,7 @@ class Host:
         self.ran(f"chown 0:0 '{path}' && chmod {mode} '{path}'", user="root")
 
     def run(
-        self, command: str, *, user: str = "bob", shell: str = "sh", timeout: float = 90, **environment: str
+        self, command: str, *, user: str = "bob", shell: str = "sh", timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command in a shell, in the user's home, and says how it ended."""
         home = "/root" if user == "root" else f"/home/{user}"

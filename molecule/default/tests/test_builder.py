@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 
 testinfra_hosts = ["ansible://buildkit_daemons"]
 
@@ -61,7 +60,7 @@ def test_openssl_accepts_the_daemons_certificate(builder, pki):
         input="",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     )
     assert "Verify return code: 0 (ok)" in shaken.stdout, shaken.stdout + shaken.stderr
@@ -106,9 +105,9 @@ def test_a_stranger_with_a_foreign_certificate_is_refused(builder, stranger):
 
 def test_plaintext_is_refused(builder):
     """Who speaks HTTP/2 without TLS gets no HTTP/2 settings frame back."""
-    with socket.create_connection((builder.address, 1234), timeout=10) as plain:
+    with socket.create_connection((builder.address, 1234), timeout=120) as plain:
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-        plain.settimeout(10)
+        plain.settimeout(120)
         try:
             answer = plain.recv(64)
         except ConnectionResetError:
@@ -126,11 +125,15 @@ def test_the_next_client_starts_a_stopped_daemon(host, builder):
 
 def test_a_restart_does_not_refuse_clients(host, builder):
     """A client that connects while the daemon restarts waits and is served."""
+    before = host.check_output("systemctl show --property MainPID buildkit.service")
     host.check_output("systemctl restart --no-block buildkit.service")
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        listed = builder.buildctl("--timeout", "20", "debug", "workers")
+    for _look in range(1000):
+        listed = builder.buildctl("--timeout", "120", "debug", "workers")
         assert listed.returncode == 0, listed.stderr
+        if host.check_output("systemctl show --property MainPID buildkit.service") not in (before, "MainPID=0"):
+            break
+    assert host.check_output("systemctl show --property MainPID buildkit.service") != before
+    assert builder.buildctl("--timeout", "120", "debug", "workers").returncode == 0
 
 
 def test_a_unit_that_hit_its_start_limit_is_recovered(host, builder, playbook):

