@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import Pair
 
@@ -117,13 +118,8 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[str]:
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     # Seen from outside: a connection would be the one that s_server takes for its first.
     until(
-        lambda: process.poll() is not None or any(line.split()[1].endswith(f":{port:04X}") for line in _listening()),
+        lambda: process.poll() is not None or process.pid in [one.pid for one in proc.listeners(port)],
         f"an open port of {process.args}",
     )
     if process.poll() is not None:
         raise RuntimeError(f"{process.args} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
-
-
-def _listening() -> list[str]:
-    table = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-    return [line for line in table if line.split()[3] == "0A"]

@@ -170,7 +170,7 @@ class TestOpenssl:
         options = ("-Verify", "2", "-verify_return_error", "-CAfile", str(authority.path), version)
         with servers.openssl(tmp_path, server, *options) as address:
             failure = failure_of(replace(daemon, address=address, client_cert="", client_key=""))
-        assert failure["kind"] == "client_certificate_missing"
+        assert failure["kind"] == "client_certificate_missing", failure
 
     @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
     def test_client_certificate_is_refused(
