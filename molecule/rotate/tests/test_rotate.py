@@ -237,7 +237,9 @@ def test_pinned_clients_are_revoked_one_by_one(fleet: Fleet, watching: Watching)
         stack.enter_context(watching("alice"))
         run = fleet.rotate(**wish)
         assert run.code == 0, run.output
-        assert "Restart | Kill the daemon with all its builds" in run.text  # told to stop, it would wait for them
+        killing = "".join(task for task in run.output.split("TASK [") if "Kill the daemon with all its builds" in task)
+        for host in HOSTS:  # told to stop, they would wait for them
+            assert f"changed: [{host}]" in killing, run.output
         for host, client in steps.items():
             assert client.wait(timeout=120) != 0
             assert "86399" not in fleet.inside(host, "ps", "-eo", "args")
