@@ -34,7 +34,9 @@ options:
     choices: [docker, podman]
     required: true
   name:
-    description: The name of the container. Another that is set aside has C(-previous) behind it.
+    description:
+      - The name of the container. Another that is set aside has C(-previous) behind it, one that is to take its place
+        C(-next).
     type: str
     required: true
   image:
@@ -59,6 +61,21 @@ options:
     type: list
     elements: str
     default: [--privileged]
+  wish_options:
+    description: More of these, for limits and the log. Where it runs without them alone, that is said.
+    type: list
+    elements: str
+    default: []
+  proxy:
+    description:
+      - What the file with the proxies of the container is to hold. Empty when it has none. What stands for it in labels
+        says nothing of its content.
+    type: str
+    default: ""
+  proved_dir:
+    description: Where M(buildfarm.buildkit.buildkitd_snapshot) keeps what the container was proved with.
+    type: path
+    default: /etc/buildkit/container-proved
   parts:
     description:
       - What the container depends on, as a name that reads well in a sentence, and the path of a file.
@@ -181,6 +198,11 @@ started_with:
   returned: always
   type: dict
   sample: {BUILDFARM_SHA256_CERTIFICATE: 0d2c0c39f8d5}
+runs_with:
+  description: The same, but for a certificate and trust bundle that it was given since by a restart.
+  returned: always
+  type: dict
+  sample: {BUILDFARM_SHA256_CERTIFICATE: 0d2c0c39f8d5}
 disk_size:
   description: Bytes of the file system that the volume lies on. V(0) when it is not known.
   returned: always
@@ -201,6 +223,16 @@ service:
   returned: always
   type: bool
   sample: false
+proxy_file:
+  description: The file that holds, or is to hold, O(proxy). Empty when there are no proxies.
+  returned: always
+  type: str
+  sample: ""
+proved:
+  description: What the container was labelled with that was proved last. Empty when none was.
+  returned: always
+  type: dict
+  sample: {BUILDFARM_SHA256_CERTIFICATE: 0d2c0c39f8d5}
 proxy_files:
   description: Files with the proxies of containers of this role, one at most but in the middle of a run.
   returned: always
@@ -238,13 +270,20 @@ systemd:
 import glob
 import importlib.util
 import os
+import secrets
 import socket
 import ssl
 import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import container, fingerprint, proc, systemd
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
+    container,
+    fingerprint,
+    proc,
+    snapshot,
+    systemd,
+)
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 _POLL = 0.1
@@ -265,8 +304,26 @@ class _Host:
         self.unfinished = False
         self.disk_size = 0
         self.unit_text = _read(params["unit_file"])
-        self.labels = fingerprint.digests(params["parts"], params["digests"])
+        self.proxy_files = sorted(
+            glob.glob(os.path.join(glob.escape(params["config_dir"]), "container-proxy", "*.env"))
+        )
+        self.proxy_file = self._proxy_file()
+        known = {"proxy": os.path.basename(self.proxy_file) or "none", **params["digests"]}
+        self.labels = fingerprint.digests(params["parts"], known)
         self.record = container.read_record(params["config_dir"])
+
+    def _proxy_file(self) -> str:
+        """The file with this content, or a new name for it.
+
+        Labels and command lines, which everyone may read, tell that name. A digest there would let anyone try passwords
+        until one fits.
+        """
+        wanted = self.params["proxy"]
+        if not wanted:
+            return ""
+        same = [path for path in self.proxy_files if _read(path) == wanted]
+        directory = os.path.join(self.params["config_dir"], "container-proxy")
+        return same[0] if same else os.path.join(directory, f"{secrets.token_hex(6)}.env")
 
     def look(self) -> str:
         """Ask the engine; a problem that makes the next question pointless is the last."""
@@ -274,12 +331,13 @@ class _Host:
             return ""
         name = self.params["name"]
         self.container = self.engine.container(name)
-        previous, following = (self.engine.container(f"{name}-{which}") for which in ("previous", "next"))
+        beside = {f"{name}-{which}": self.engine.container(f"{name}-{which}") for which in ("previous", "next")}
+        previous, following = beside.values()
         self.previous = previous is not None and previous.ours
         held = self.container is not None and self.container.held
         self.unfinished = self.previous or held or (following is not None and following.ours)
         self.image = self.engine.image(self.params["image"])
-        self._check_names()
+        self._check_names({name: self.container, **beside})
         self._check_ports()
         self._check_volume()
         self._probe()
@@ -301,14 +359,14 @@ class _Host:
             return False
         return True
 
-    def _check_names(self) -> None:
-        name, found = self.params["name"], self.container
-        if found is not None and not found.ours:
-            self.problems.append(
-                f"a container named {name} is here already, which this collection did not make. Remove it with "
-                f"{self.engine.kind} rm --force {name}, or set buildkitd_container_name."
-            )
-        unit = self.params["unit_file"]
+    def _check_names(self, found: t.Mapping[str, t.Optional[container.Container]]) -> None:
+        for one, there in found.items():
+            if there is not None and not there.ours:
+                self.problems.append(
+                    f"a container named {one} is here already, which this collection did not make. Remove it with "
+                    f"{self.engine.kind} rm --force {one}, or set buildkitd_container_name."
+                )
+        name, unit = self.params["name"], self.params["unit_file"]
         if not unit:
             return
         if self.unit_text and container.LABEL not in self.unit_text:
@@ -327,6 +385,11 @@ class _Host:
                 f"empty for all of them."
             )
             return
+        if address and not proc.is_here(address):
+            self.problems.append(
+                f"this host does not have the listen address {address}. Name one of its addresses (ip address shows "
+                f"them), or leave it empty for all of them."
+            )
         ours = [self.container if self.container and self.container.ours else None]
         ours.append(container.recorded(self.params["config_dir"]))
         programs = os.path.join(os.path.realpath(self.params["install_dir"]), "")
@@ -359,17 +422,26 @@ class _Host:
     def _probe(self) -> None:
         runs = self.container is not None and self.container.ours and self.container.running
         current = self.container is not None and self.container.image.replace("sha256:", "") == self.image
+        settings = fingerprint.variable("settings")
+        if self.container is not None and self.container.labels.get(settings) != self.labels.get(settings):
+            current = False
         if self.image and not (runs and current):
-            why_not = self.engine.why_not(self.params["image"], self.params["probe_options"])
+            why_not = self.engine.why_not(
+                self.params["image"], self.params["probe_options"], self.params["wish_options"]
+            )
             if why_not:
                 self.problems.append(why_not)
 
+    def runs_with(self) -> t.Dict[str, str]:
+        """What the container runs with; empty when there is none."""
+        if self.container is None or not self.container.ours:
+            return {}
+        return container.runs_with(self.params["config_dir"], self.container.labels)
+
     def reasons(self) -> t.List[str]:
         """Why the container must be replaced."""
-        if self.container is None or not self.container.ours:
-            return []
-        started_with = container.runs_with(self.params["config_dir"], self.container.labels)
-        return fingerprint.reasons(self.params["parts"], self.labels, started_with)
+        found = self.runs_with()
+        return fingerprint.reasons(self.params["parts"], self.labels, found) if found else []
 
     def service(self) -> bool:
         """Whether the role buildkitd set this host up."""
@@ -430,6 +502,9 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "listen_address": {"type": "str", "default": ""},
             "probe_options": {"type": "list", "elements": "str", "default": ["--privileged"]},
+            "wish_options": {"type": "list", "elements": "str", "default": []},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+            "proved_dir": {"type": "path", "default": "/etc/buildkit/container-proved"},
             "parts": {"type": "dict", "default": {}},
             "digests": {"type": "dict", "default": {}},
             "config_dir": {"type": "path", "default": "/etc/buildkit"},
@@ -447,6 +522,7 @@ def main() -> None:
         host = _Host(params)
         obstacle = host.wait() if params["wait"] else host.look()
         config_text = _read(params["config_file"])
+        proved = snapshot.read(params["proved_dir"])
     except (HostError, OSError) as error:
         module.fail_json(msg=f"Looking at the container {params['name']} failed: {error}")
     if obstacle:
@@ -464,12 +540,15 @@ def main() -> None:
         image=host.image,
         reasons=host.reasons(),
         started_with=host.container.labels if ours and host.container is not None else {},
+        runs_with=host.runs_with(),
         disk_size=host.disk_size,
         labels=host.labels,
         record=host.record,
         service=host.service(),
         config_text=config_text,
-        proxy_files=sorted(glob.glob(os.path.join(glob.escape(params["config_dir"]), "container-proxy", "*.env"))),
+        proved=proved.digests if proved else {},
+        proxy_file=host.proxy_file,
+        proxy_files=host.proxy_files,
         unit_text=host.unit_text,
         tls_files=[
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))

@@ -15,6 +15,8 @@ description:
   - Gives Docker or Podman an image, from an archive as C(docker save) makes them or from a registry, under the name
     that is wanted, and runs C(buildkitd --version) in it with the rights that buildkitd needs.
   - Where that does not work, the image is taken away again, or the one that had its name before is put back.
+  - The image gets no other name. What an archive calls it is taken away again, or given back to the image that had that
+    name before.
   - It needs the Python standard library and the engine's command line.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
@@ -34,7 +36,8 @@ options:
     choices: [docker, podman]
     required: true
   image:
-    description: The image, with tag or digest. C(state=absent) takes one away.
+    description:
+      - The image, with tag or digest. C(state=absent) takes one away; where it is an identity, only if it has no name.
     type: str
     required: true
   state:
@@ -55,6 +58,11 @@ options:
     type: list
     elements: str
     default: [--privileged]
+  wish_options:
+    description: More of these, for limits and the log. Where it runs without them alone, that is said.
+    type: list
+    elements: str
+    default: []
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -76,6 +84,11 @@ identity:
   returned: when O(state) is not V(absent)
   type: str
   sample: 547ea36c34ab87b1b3224b6a05d025989b10021338cae5763180c8e84170b296
+replaced:
+  description: The identity of the image that had this name before, and has none now. Empty when there is none.
+  returned: when O(state=present), not in check mode
+  type: str
+  sample: ""
 """
 
 import re
@@ -97,29 +110,52 @@ def _must(engine: container.Engine, *arguments: str, doing: str, advice: str = "
     return done.stdout
 
 
-def _examine(params: t.Mapping[str, t.Any]) -> str:
+def _examine(params: t.Mapping[str, t.Any]) -> image_archive.ImageArchive:
     archive = image_archive.read(params["archive"], params["sha256"])
     if not archive.has_program:
         raise HostError(
             f"{params['archive']} has no buildkitd. Name an archive of an image of BuildKit, such as what `docker "
             f"save` makes of docker.io/moby/buildkit."
         )
-    return archive.identity
+    return archive
 
 
-def _present(params: t.Mapping[str, t.Any]) -> t.Tuple[bool, str]:
-    """Load or pull, and take back what does not run. Returns whether something changed, and the image's identity."""
+def _familiar(name: str) -> str:
+    """A name without what engines add to it."""
+    return re.sub(r"^((index\.)?docker\.io/)?(library/)?", "", name)
+
+
+def _names(engine: container.Engine, identity: str) -> t.List[str]:
+    found = engine.inspect("image", identity)
+    return list((found or {}).get("RepoTags") or [])
+
+
+def _load(engine: container.Engine, params: t.Mapping[str, t.Any]) -> None:
+    """Load an archive, and have its image called what is wanted and nothing else."""
+    image, archive = params["image"], _examine(params)
+    others = [name for name in archive.names if _familiar(name) != _familiar(image)] if "@" not in image else []
+    before = {name: engine.image(name) for name in others}
+    said = _must(engine, "load", "--quiet", "--input", params["archive"], doing=f"Loading {params['archive']}")
+    if "@" in image:
+        return
+    # Engines that keep images in containerd have another identity for it, and say what they named it.
+    named = re.search(r"^Loaded image(?:\(s\)| ID)?: (\S+)", said, re.MULTILINE)
+    source = named[1] if named and not engine.image(archive.identity) else archive.identity
+    _must(engine, "tag", source, image, doing=f"Naming the image {image}")
+    for name, identity in before.items():
+        if not identity:
+            engine.run("image", "rm", name)
+        elif engine.image(name) != identity:
+            engine.run("tag", identity, name)
+
+
+def _present(params: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """Load or pull, and take back what does not run. Returns the module's result."""
     engine, image = container.Engine(params["engine"]), params["image"]
     engine.version()
     before = engine.image(image)
     if params["archive"]:
-        identity = _examine(params)
-        said = _must(engine, "load", "--quiet", "--input", params["archive"], doing=f"Loading {params['archive']}")
-        if "@" not in image:
-            # Engines that keep images in containerd have another identity for it, and say what they named it.
-            named = re.search(r"^Loaded image(?:\(s\)| ID)?: (\S+)", said, re.MULTILINE)
-            source = named[1] if named and not engine.image(identity) else identity
-            _must(engine, "tag", source, image, doing=f"Naming the image {image}")
+        _load(engine, params)
     elif not before:
         _must(
             *(engine, "pull", "--quiet", image),
@@ -129,14 +165,26 @@ def _present(params: t.Mapping[str, t.Any]) -> t.Tuple[bool, str]:
     after = engine.image(image)
     if not after:
         raise HostError(f"{params['archive']} was loaded, but is not {image}. Name it by a tag instead of a digest.")
-    why_not = engine.why_not(image, params["probe_options"]) if after != before else ""
+    changed = after != before
+    why_not = engine.why_not(image, params["probe_options"], params["wish_options"]) if changed else ""
     if why_not:
         if before:
             engine.run("tag", before, image)
         else:
             engine.run("image", "rm", image)
         raise HostError(f"{why_not} The image was taken away again; nothing else was changed.")
-    return after != before, after
+    replaced = before if before and changed and not _names(engine, before) else ""
+    return {"changed": changed, "identity": after, "replaced": replaced}
+
+
+def _absent(params: t.Mapping[str, t.Any], *, dry_run: bool) -> bool:
+    """Remove the image where nothing uses it; whether that was, or would be, done."""
+    engine, image = container.Engine(params["engine"]), params["image"]
+    if not engine.program or not engine.image(image):
+        return False
+    if re.match(r"[0-9a-f]{64}$", image) and _names(engine, image):
+        return False  # somebody has given it a name since
+    return dry_run or engine.run("image", "rm", image).returncode == 0
 
 
 def main() -> None:
@@ -149,6 +197,7 @@ def main() -> None:
             "archive": {"type": "path"},
             "sha256": {"type": "str"},
             "probe_options": {"type": "list", "elements": "str", "default": ["--privileged"]},
+            "wish_options": {"type": "list", "elements": "str", "default": []},
         },
         required_together=[("archive", "sha256")],
         required_if=[("state", "examined", ["archive"])],
@@ -157,19 +206,16 @@ def main() -> None:
     params = module.params
     try:
         if params["state"] == "examined":
-            module.exit_json(changed=False, identity=_examine(params))
-        engine = container.Engine(params["engine"])
+            module.exit_json(changed=False, identity=_examine(params).identity)
         if params["state"] == "absent":
-            there = bool(engine.program) and bool(engine.image(params["image"]))
-            gone = there and (module.check_mode or engine.run("image", "rm", params["image"]).returncode == 0)
-            module.exit_json(changed=gone)
+            module.exit_json(changed=_absent(params, dry_run=module.check_mode))
         if module.check_mode:
-            identity = engine.image(params["image"])
+            identity = container.Engine(params["engine"]).image(params["image"])
             module.exit_json(changed=bool(params["archive"]) or not identity, identity=identity)
-        changed, identity = _present(params)
+        result = _present(params)
     except (HostError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, identity=identity)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

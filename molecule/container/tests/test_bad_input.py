@@ -29,7 +29,12 @@ def _unchanged(hosts) -> Iterator[None]:
 
 
 def test_what_cannot_be_meant_is_refused(hosts, play):
-    """All at once: a tag that moves, no tag, plaintext, and a cache on the overlay that the host itself lies on."""
+    """All at once: a tag that moves, no tag, plaintext, a cache on the overlay that the host itself lies on, nonsense.
+
+    What an engine would refuse once the old container has ended, and what would be an option or a line of its own.
+    """
+    for engine, host in hosts.items():
+        host.ran(f"{engine} create --name buildkitd-next $({engine} images --quiet | head -n 1) /none")
     wishes = {
         DOCKER: {"image_name": "localhost/buildkit", "preset": "earthly", "port": 8372},
         PODMAN: {"image_name": "localhost/buildkit:latest", "preset": "earthbuild", "port": 8372},
@@ -39,13 +44,41 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
             "site",
             wishes=wishes,
             buildkitd_container_volume="/srv/cache",
-            buildkitd_container_environment={"BUILDKIT_TLS_ENABLED": "false", "BUILDKIT_PPROF_ENABLED": "true"},
+            buildkitd_container_environment={
+                "BUILDKIT_TLS_ENABLED": "false",
+                "BUILDKIT_PPROF_ENABLED": "true",
+                "API_TOKEN": "s3cret-token",
+            },
+            buildkitd_container_name="buildkitd",
             buildkitd_container_host_network=True,
-            buildkitd_container_publish=["8371"],
+            buildkitd_container_publish=["8371", "8372:70000"],
+            buildkitd_container_limits={"memory": "16g --volume=/:/host"},
+            buildkitd_container_log_options={"max size": "10m"},
+            buildkitd_container_config_dir="/etc/build:kit",
+            buildkitd_container_socket_dir="/tmp",
+            buildkitd_container_start_timeout=0,
+            buildkit_listen_address="192.0.2.9",
+            buildkit_restart_policy="maybe",
             buildkit_cache_size="half",
             buildkit_network="bridge",
         )
+    for engine, host in hosts.items():
+        host.ran(f"{engine} rm buildkitd-next")
     assert run.code == 2, run.output
+    assert "s3cret-token" not in run.output
+    for said in (
+        "a container named buildkitd-next is here already, which this collection did not make",
+        "this host does not have the listen address 192.0.2.9",
+        "it is no place for secrets",
+        "buildkitd_container_limits is ",
+        "buildkitd_container_log_options has max size",
+        "They are absolute paths",
+        "buildkitd_container_socket_dir is /tmp, of which everything would be in the container",
+        "the ports 8372, 8371, 8372, 70000 are to be published",
+        "buildkitd_container_start_timeout 0. They are seconds",
+        "buildkit_restart_policy is 'maybe'",
+    ):
+        assert run.text.count(said) >= 2, said
     assert run.text.count("buildkit_network is bridge, which only buildkit_backend: service has") >= 2
     assert "without a tag or digest, which means latest" in run.text
     assert "a tag that moves" in run.text

@@ -43,6 +43,27 @@ def test_a_renewed_certificate_is_served(hosts, play, worker_ids):
     assert [host.created(began) for host in hosts.values()] == [0, 0]
 
 
+def test_a_certificate_that_is_not_proved_goes_back(hosts, play, worker_ids):
+    """Where clients would refuse the new one: container, key and certificate of before serve again, and were proved.
+
+    One container is replaced for it, the other, of which the inventory wishes more by now, is restarted as it is.
+    """
+    before = {engine: host.served() for engine, host in hosts.items()}
+    wishes = {
+        "container-docker": {"addresses": ["192.0.2.11"]},
+        "container-podman": {"addresses": ["192.0.2.12"], "environment": {"ODD": "yes"}},
+    }
+    run = play("rotate", wishes=wishes)
+    assert run.code == 2, run.output
+    assert "The previous container was put back, with configuration, certificate and key, and proved again" in run.text
+    assert set(run.proved) == {f"tcp://{host.address}:1234" for host in hosts.values()}
+    for engine, host in hosts.items():
+        assert f"{host.name}: the new container was not proved: The certificate of the daemon does not name" in run.text
+        assert host.served() == host.installed() == before[engine]
+        assert host.containers() == ["buildkitd"]
+        assert host.inspect("container", "buildkitd")["State"]["Running"]
+
+
 GOING_BACK = """
 - hosts: container-podman
   gather_facts: false

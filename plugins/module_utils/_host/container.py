@@ -176,23 +176,37 @@ class Engine:
         shown = self.run("info", "--format", form)
         return os.path.join(shown.stdout.strip() or _DEFAULT_ROOTS[self.kind], "volumes", name)
 
-    def why_not(self, image: str, options: t.Sequence[str]) -> str:
-        """Why a container of this image cannot run buildkitd here, found out by running one; empty when it can.
-
-        The container is gone afterwards. It has no network, and prints buildkitd's version.
-        """
+    def _said(self, image: str, options: t.Sequence[str]) -> str:
+        """What was said where buildkitd --version could not be run in a container; empty where it could."""
         probe = f"{_PROBE_NAME}-{os.getpid()}"
         if self.kind == "podman":
-            options = [*options, "--pids-limit=0"]  # as the role runs it
+            options = ["--pids-limit=0", *options]  # as the role runs it
         tried = self.run(
             *("run", "--rm", "--name", probe, "--network", "none", "--pull", "never", *options),
             *("--entrypoint", "buildkitd", image, "--version"),
         )
         if tried.returncode == 0:
             return ""
-        said = " ".join(tried.stderr.split())
         if self.inspect("container", probe) is not None:
             self.run("rm", "--force", "--volumes", probe)
+        return " ".join(tried.stderr.split()) or f"status {tried.returncode}"
+
+    def why_not(self, image: str, options: t.Sequence[str], wishes: t.Sequence[str] = ()) -> str:
+        """Why a container of this image cannot run buildkitd here, found out by running one; empty when it can.
+
+        The container is gone afterwards. It has no network, and prints buildkitd's version.
+
+        :param options: what gives buildkitd the rights that it needs
+        :param wishes: limits and options of the log, which an engine may refuse
+        """
+        said = self._said(image, [*options, *wishes])
+        if not said:
+            return ""
+        if wishes and not self._said(image, options):
+            return (
+                f"{self.name} runs no container with these limits or this log ({said[-300:]}). Correct "
+                f"buildkitd_container_limits, buildkitd_container_log_driver or buildkitd_container_log_options."
+            )
         if re.search(r"buildkitd.*(not found|no such file)|(not found|no such file).*buildkitd", said):
             return (
                 f"the image {image} has no buildkitd. Name an image of BuildKit, such as docker.io/moby/buildkit with "

@@ -23,11 +23,13 @@ class ImageArchive:
     :param identity: the image's ID, the digest of its configuration
     :param platform: such as linux/amd64
     :param has_program: whether one of its layers has a program buildkitd
+    :param names: what the image is called in it, which an engine calls it too once it has loaded it
     """
 
     identity: str
     platform: str
     has_program: bool
+    names: t.Tuple[str, ...] = ()
 
 
 def read(path: str, sha256: str) -> ImageArchive:
@@ -59,6 +61,7 @@ def _read(archive: tarfile.TarFile) -> ImageArchive:
         identity=identity[: -len(".json")] if identity.endswith(".json") else identity,
         platform=f"{config['os']}/{config['architecture']}",
         has_program=any(_has_program(archive, layer) for layer in reversed(manifest[0]["Layers"])),
+        names=tuple(manifest[0].get("RepoTags") or ()),
     )
 
 
