@@ -94,6 +94,10 @@ def measure(buildctl: Path, policy: str, change: str, playbook: str, **variables
     for host, load in loads.items():
         left = "left" if f"{host} owes a restart" in said else "restarted"
         rows.append((change, policy or "default", host, left, f"{took:.0f} s", load.summary()))
+        with (STATE / "failed.log").open("a") as log:
+            for build in [*load.failed, *load.refused]:
+                step = f"step {build.step:g} s, ended after {build.took:.1f} s"
+                log.write(f"{change}, policy {policy or 'default'}, {host}: {step}:\n{build.error}\n")
     return rows
 
 
@@ -125,6 +129,7 @@ def main() -> None:
         with client() as buildctl:
             for found in rows(buildctl):
                 table += found
+                print(*(" ".join(row) for row in found), sep="\n", flush=True)
     finally:
         molecule("destroy")
     print(

@@ -1,193 +1,133 @@
 # Copyright (c) 2026 The buildfarm.buildkit authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Questions to a daemon through its unix socket, from its own host, by the buildctl that lies beside it.
+"""What a daemon says of itself on its own host: its version, and which builds run.
 
-Hosts have no gRPC library, and the answer must be as fresh as can be: buildctl takes about 20 ms.
+Messages and their fields are those of api/services/control/control.proto; each number stands where it is used.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import subprocess
 import time
 import typing as t
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Answer, Line
 
-TIMEOUT = 5.0  # seconds for a call
-_FOLLOWED = 0.7  # seconds until a program that follows a build does so
-_HOLD = 15.0  # seconds to wait for a moment in which each build is followed
-# A record that is STARTED (api/services/control/control.proto, BuildHistoryEventType) is of a build that runs.
-_RUNNING = '{{if eq (printf "%s" .Type) "STARTED"}}{{.Record.Ref}}\n{{end}}'
-_EVENT = re.compile(rb"^event: (STARTED|COMPLETE) ref:(\S+)$", re.MULTILINE)
-_VERSION = "{{.BuildkitVersion.Version}}"
+_AGAIN = 0.1  # seconds between two questions to a daemon that ends
+_HISTORY = "ListenBuildHistory"
+_ACTIVE = b"\x08\x01\x18\x01"  # BuildHistoryRequest: ActiveOnly (1) and EarlyExit (3), both true
 
 
-def builds(pid: int, path: str) -> t.List[str]:
-    """The names of the builds that run now, without those that were sent as internal. Raises HostError."""
-    return _buildctl(pid, path, "histories", _RUNNING).split()
-
-
-def version(pid: int, path: str) -> str:
+def version(line: Line) -> str:
     """What the daemon says that it is, such as v0.13.2; empty if it does not. Raises HostError."""
-    return _buildctl(pid, path, "info", _VERSION).strip()
+    for message in line.ask("Info", b""):
+        for field, value in _fields(message):  # InfoResponse: buildkitVersion (1), and in there version (2)
+            if field == 1:
+                return dict(_fields(value)).get(2, b"").decode("utf-8", "replace")
+    return ""
 
 
-class _Log:
-    """A program that goes on until a build has ended."""
-
-    def __init__(self, command: t.Sequence[str], directory: str) -> None:
-        self._began = time.monotonic()
-        self._process = subprocess.Popen(
-            list(command),
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._ended = 0.0
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        if not self._ended and self._process.poll() is not None:
-            self._ended = time.monotonic()
-        return bool(self._ended)
-
-    @property
-    def follows(self) -> bool:
-        """Whether it has lasted for so long that it must have found its build, or says that it had."""
-        return (self._ended or time.monotonic()) - self._began >= _FOLLOWED or self._process.returncode == 0
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
+def builds(line: Line) -> t.Set[str]:
+    """The names of the builds that run now, without those that were sent as internal. Raises HostError."""
+    return _names(line.ask(_HISTORY, _ACTIVE))
 
 
-class Watch:
-    """Knows at any time which builds run, also after the daemon was told to end, when it answers no more questions.
+def _names(messages: t.Iterable[bytes]) -> t.Set[str]:
+    """Of the builds in a number of BuildHistoryEvents: record (2), and in there Ref (1)."""
+    records = [dict(_fields(message)).get(2, b"") for message in messages]
+    return {dict(_fields(record)).get(1, b"").decode("utf-8", "replace") for record in records}
 
-    It is ``buildctl debug monitor``, whose call goes on until either side ends it. A daemon from v0.18 on does that as
-    soon as it is told to end, so there is ``buildctl debug logs`` of each build, which goes on until that has ended.
-    Raises HostError when the daemon cannot be asked.
+
+class Rest:
+    """What a daemon still builds that was told to end.
+
+    As long as it takes calls it is asked which builds run, so none is missed that began in the very moment; for each of
+    them a call to Status goes on until that has ended.
     """
 
-    def __init__(self, pid: int, path: str) -> None:
-        command, directory = _command(pid, path, "monitor")
-        try:
-            self._monitor = subprocess.Popen(
-                command,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
-        self._text = b""
-        self._path = (pid, path)
-        self._logs: t.Dict[str, _Log] = {}
-        try:
-            # What ends after this question is told by the monitor, if that listens by then; so it is asked twice.
-            self.running = {*builds(pid, path)}
-            self.update(0.1)
-            self.running &= {*builds(pid, path)}
-        except HostError:
-            self.close()
-            raise
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._question: t.Optional[Answer] = None
+        self._after = False  # whether the question was asked after it was told
+        self._next = 0.0
+        self._known = False
+        self._status: t.Dict[str, Answer] = {}
 
-    def update(self, seconds: float) -> bool:
-        """Listen for so long; whether there is anybody to listen to."""
-        for ref, log in list(self._logs.items()):
-            if log.ended and log.follows:
-                self.running.discard(ref)
-            elif log.ended:
-                del self._logs[ref]  # it came to nothing
-        pipe = self._monitor.stdout
-        if pipe is None or pipe.closed:
-            return False
-        if not select.select([pipe], [], [], seconds)[0]:
-            return self._monitor.poll() is None
-        self._text += os.read(pipe.fileno(), 1 << 16)
-        whole, _newline, self._text = self._text.rpartition(b"\n")
-        for event, ref in _EVENT.findall(whole):
-            (self.running.add if event == b"STARTED" else self.running.discard)(ref.decode("utf-8", "replace"))
-        return self._monitor.poll() is None
+    @property
+    def running(self) -> t.Set[str]:
+        """Builds that run, or of which it is not known that they ended."""
+        return {ref for ref, status in self._status.items() if not (status.ended and status.good)}
 
-    def hold(self) -> bool:
-        """Follow each build that runs, for when the daemon was told to end; whether that came about.
+    @property
+    def none(self) -> bool:
+        """Whether it is known that nothing runs. More may still come, unless the line is over."""
+        return self._known and not self.running
 
-        On true each of them has been followed for a while, and the daemon is to be told at once.
-        """
-        deadline = time.monotonic() + _HOLD
-        while time.monotonic() < deadline:
-            for ref in self.running - set(self._logs):
-                command, directory = _command(*self._path, "logs", ref)
-                try:
-                    self._logs[ref] = _Log(command, directory)
-                except OSError:
-                    return False
-            self.update(0.02)
-            if all(ref in self._logs and self._logs[ref].follows for ref in self.running):
-                return True
-        return False
-
-    def close(self) -> None:
-        """Hang up, so that the daemon need not wait for us."""
-        for log in self._logs.values():
-            log.close()
-        self._monitor.kill()
-        self._monitor.wait()
-        if self._monitor.stdout:
-            self._monitor.stdout.close()
+    def update(self, seconds: float) -> None:
+        """Listen for so long. Raises HostError when nothing can be heard any more."""
+        now = time.monotonic()
+        if self._question is None and not self.line.over and now >= self._next:
+            self._question, self._after, self._next = self.line.call(_HISTORY, _ACTIVE), self.line.told, now + _AGAIN
+        self.line.listen(seconds)
+        if self._question is None or not self._question.ended:
+            return
+        question, self._question = self._question, None
+        if not question.good:
+            self._known = False
+            return
+        names = _names(self.line.read(question))
+        for ref in [one for one, status in self._status.items() if status.ended and not status.good]:
+            del self._status[ref]  # it is told anew
+        for ref in names - set(self._status):
+            if self.line.over:
+                self._status[ref] = Answer(keep=False)  # never to be heard of
+            else:
+                self._status[ref] = self.line.call("Status", _text(1, ref), keep=False)
+        self._known = self._known or self._after
 
 
-def _command(pid: int, path: str, *question: str) -> t.Tuple[t.List[str], str]:
-    """How buildctl is run for a question, and the directory to run it in.
-
-    That is the socket's, in the file system as the daemon sees it, which may be a container's: the address of a unix
-    socket has no room for a long path. The program is what lies beside the daemon's, so it gets that daemon's rights
-    and no more. Raises HostError when the daemon is gone.
-    """
-    directory, name = os.path.split(path)
-    try:
-        program = os.path.dirname(os.readlink(f"/proc/{pid}/exe")) + "/buildctl"
-        user, group = _owner(pid)
-    except OSError as error:
-        raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
-    command = [f"/proc/{pid}/root{program}", "--addr", f"unix:///proc/self/cwd/{name}", "debug", *question]
-    if user != os.geteuid():
-        command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs", *command]
-    return command, f"/proc/{pid}/root{directory}"
+def _text(field: int, value: str) -> bytes:
+    """A field of a message."""
+    data = value.encode()
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
 
 
-def _owner(pid: int) -> t.Tuple[int, int]:
-    """The effective user and group of a process (proc_pid_status(5)); a process may hide the owner of its directory."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
-        words = [line.split() for line in lines]
-    numbers = {line[0]: int(line[2]) for line in words if line and line[0] in ("Uid:", "Gid:")}
-    return numbers["Uid:"], numbers["Gid:"]
+def _varint(number: int) -> bytes:
+    done = b""
+    while number > 0x7F:
+        done += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return done + bytes([number])
 
 
-def _buildctl(pid: int, path: str, question: str, template: str) -> str:
-    """What ``buildctl debug`` prints."""
-    command, directory = _command(pid, path, question, "--format", template)
-    try:
-        done = subprocess.run(
-            command,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"Asking buildkitd on {path} with buildctl failed: {error}.") from error
-    if done.returncode:
-        raise HostError(f"Asking buildkitd on {path} with buildctl failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
+def _fields(message: bytes) -> t.Iterator[t.Tuple[int, bytes]]:
+    """Number and content of the fields that have a length, such as texts and messages. Raises HostError."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        found = shift = 0
+        while True:
+            if at >= len(message) or shift > 63:
+                raise HostError("buildkitd answered with what is no message.")
+            byte = message[at]
+            at += 1
+            found |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return found
+
+    while at < len(message):
+        key = number()
+        kind = key & 7
+        if kind == 0:
+            number()
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if size is None:
+            size = number()
+        if kind not in (1, 2, 5) or at + size > len(message):
+            raise HostError("buildkitd answered with what is no message.")
+        at += size
+        if kind == 2:
+            yield key >> 3, message[at - size : at]

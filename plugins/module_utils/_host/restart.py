@@ -3,8 +3,8 @@
 """Restarts a daemon in a moment in which it builds nothing, or, when none comes in time, as the policy says.
 
 The moment is found on the daemon's own host, and the signal follows its answer at once. A client that has just
-connected has not sent its build yet, so nobody may have connected within the last second, nor while the daemon was
-asked. From v0.14 on SIGTERM lets accepted builds end; before, it kills them.
+connected has not sent its build yet, so nobody may have connected within the last second. From v0.14 on SIGTERM lets
+accepted builds end; before, it kills them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Line
 
 GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
 # Each for what else there is to say, in :attr:`Outcome.how`.
@@ -28,12 +29,13 @@ IDLE, DOWN, ENDING, SKIPPED = "idle", "down", "ending", "skipped"
 SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
 SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 _POLL = 0.02  # seconds
+_LULL = 15.0  # seconds
 _ASK = 0.2  # seconds between two attempts to ask a daemon that is silent
-_HANG_UP = 0.1  # seconds without a build after which our own call is ended, so that the daemon need not wait for it
-_SESSIONS = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
+CUT_OFF = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
 _FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
 _ESTABLISHED = "01"  # include/net/tcp_states.h
+_CONNECTED = "03"  # SS_CONNECTED, include/uapi/linux/net.h
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def version_of(daemon: proc.ProcessIdentity, socket: str) -> str:
     if len(parts) > 3 and parts[-2] == "bin" and parse_version(parts[-3]):
         return parts[-3]
     try:
-        return ask.version(daemon.pid, socket)
+        with contextlib.closing(Line(daemon.pid, socket)) as line:
+            return ask.version(line)
     except HostError:
         return ""
 
@@ -155,64 +158,96 @@ def connections(pid: int, port: int) -> t.Set[str]:
     return found
 
 
+def local_clients(pid: int, socket: str) -> int:
+    """How many connections a process's network namespace has on a unix socket (unix(7)), ours among them."""
+    try:
+        with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="replace") as lines:
+            rows = [line.split(None, 7) for line in lines.readlines()[1:]]
+    except OSError:
+        return 0
+    return sum(len(row) == 8 and row[5] == _CONNECTED and row[7].rstrip("\n") == socket for row in rows)
+
+
 class _Watch:
-    """Looks at one daemon until nothing runs."""
+    """Looks at one daemon until nothing runs.
+
+    ``builds`` are what ran last, by name; ``problem`` is why the daemon cannot be asked, or empty.
+    """
 
     def __init__(self, daemon: proc.ProcessIdentity, wish: Wish) -> None:
         self._daemon = daemon
         self._wish = wish
-        self._since: t.Dict[str, float] = {}
-        self.events: t.Optional[ask.Watch] = None
-        self.problem = "it was not asked"
-        self._open()
+        self._since: t.Dict[str, float] = {}  # connections, and when they were seen first
+        self._begun: t.Dict[str, float] = {}  # builds that run, likewise
+        self._settled = False
+        self.line: t.Optional[Line] = None
+        self.builds: t.List[str] = []
+        self.problem = ""
 
-    def _open(self) -> None:
+    def look(self) -> bool:
+        """Whether nothing runs."""
+        self.builds = []
         try:
-            self.events = ask.Watch(self._daemon.pid, self._wish.socket)
+            if self.line is None:
+                self.line = Line(self._daemon.pid, self._wish.socket)
+            now = time.monotonic()
+            self._begun = {one: self._begun.get(one, now) for one in ask.builds(self.line)}
+            self.builds = sorted(self._begun)
             self.problem = ""
         except HostError as error:
-            self.events = None
-            self.problem = str(error)
-
-    @property
-    def builds(self) -> t.List[str]:
-        """What runs, as far as that is known."""
-        return sorted(self.events.running) if self.events else []
-
-    def idle(self, seconds: float) -> bool:
-        """Whether this is the moment. What happens until it is, or for so many seconds, is taken in."""
-        if self.events and not self.events.update(seconds):
             self.close()
-        if not self.events:
-            self._open()
+            self.problem = str(error)
+        return not self.problem and not self.builds
+
+    def idle(self) -> bool:
+        """Whether this is the moment."""
+        # The kernel shows its table piece by piece: who connects in a piece that was read already, while the one before
+        # hangs up in a piece that was not, is missed. It is there when the table is read again.
+        self._settled = self._nobody_new() and self._nobody_new()
+        return self.look() and self._settled
+
+    def _nobody_new(self) -> bool:
+        """Whether nobody has just connected."""
         now = time.monotonic()
         present = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
         self._since = {one: self._since.get(one, now) for one in present if one != "0"}
-        settled = "0" not in present and all(now - since >= SETTLED for since in self._since.values())
-        if not self.events or not settled or not self.events.update(0):
-            return False
-        return not self.events.running
+        return "0" not in present and all(now - since >= SETTLED for since in self._since.values())
 
     def wait(self) -> bool:
         """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
         began = answered = time.monotonic()
-        while not self.idle(_POLL):
+        while not self.idle():
             now = time.monotonic()
             if not self.problem:
                 answered = now
             if proc.identify(self._daemon.pid) != self._daemon:
-                return True  # it ended by itself
+                return False  # it ended by itself
             if now - began >= self._wish.limit or now - answered >= SILENT:
                 return False
-            if self.problem:
-                time.sleep(_ASK)
+            time.sleep(_ASK if self.problem else _POLL)
+        return True
+
+    def lull(self) -> bool:
+        """Wait, not for long, until no build has just begun and nobody has just connected; whether nothing runs at all.
+
+        buildctl and buildx call more than once for a build, until its frontend has read the Dockerfile, and a daemon
+        that was told to end takes no more calls.
+        """
+        deadline = time.monotonic() + _LULL
+        while not self.idle():
+            now = time.monotonic()
+            if self.problem or now >= deadline:
+                return False
+            if self._settled and all(now - since >= SETTLED for since in self._begun.values()):
+                return False
+            time.sleep(_POLL)
         return True
 
     def close(self) -> None:
         """Hang up."""
-        if self.events:
-            self.events.close()
-            self.events = None
+        if self.line:
+            self.line.close()
+            self.line = None
 
 
 def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: bool = False) -> Outcome:
@@ -229,16 +264,19 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
     began = time.monotonic()
     if wish.ending:
         outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
-        if not look_once and not _ended(daemon, wish.stop_timeout, None):
+        if not look_once and not _ended(daemon, wish, None):
             outcome.killed = True
             process.kill_tree(daemon)
         outcome.stopped = time.monotonic() - began
         return outcome
     watch = _Watch(daemon, wish)
     try:
-        came = not (watch.builds or watch.problem) if look_once else watch.wait()
+        came = watch.look() if look_once else watch.wait()
+        if not came and policy == GRACEFUL and not look_once:
+            came = watch.lull()
+        gone = not came and proc.identify(daemon.pid) != daemon
         outcome = Outcome(
-            how=IDLE if came else SKIPPED if policy == SKIP else policy,
+            how=IDLE if came else DOWN if gone else SKIPPED if policy == SKIP else policy,
             policy=policy,
             version=version,
             builds=watch.builds,
@@ -246,47 +284,58 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
             waited=wish.waited + time.monotonic() - began,
         )
         if not look_once and outcome.restarted:
-            _stop(daemon, wish, outcome, watch.events)
+            _stop(daemon, wish, outcome, watch.line)
     finally:
         watch.close()
     return outcome
 
 
-def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, events: t.Optional[ask.Watch]) -> None:
+def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, line: t.Optional[Line]) -> None:
     """End the daemon, as was decided."""
     began = time.monotonic()
     if outcome.how == NOW:
         process.kill_tree(daemon)
         return
-    if outcome.how == GRACEFUL and events and not events.hold():
-        events = None  # then all that is left is to wait for the daemon
     _signal(daemon, signal.SIGTERM)
-    if not _ended(daemon, wish.stop_timeout, events):
+    rest = ask.Rest(line) if line else None  # else all that is left is to wait for the daemon
+    if not _ended(daemon, wish, rest):
         outcome.killed = True
-        if not events or events.running or not _force(daemon):
+        if rest is None or not rest.none or proc.descendants(daemon.pid) or not _force(daemon):
             process.kill_tree(daemon)
     outcome.stopped = time.monotonic() - began
 
 
-def _ended(daemon: proc.ProcessIdentity, timeout: float, events: t.Optional[ask.Watch]) -> bool:
-    """Whether it ends within so many seconds.
+def _ended(daemon: proc.ProcessIdentity, wish: Wish, rest: t.Optional[ask.Rest]) -> bool:
+    """Whether it ends within its time.
 
     A stream that a client holds open keeps it from that without end, so it is waited for only as long as it builds, and
-    some seconds more. Ours is one of them, which nobody waits for.
+    some seconds more. When that is not known, it gets all of its time.
     """
-    deadline = time.monotonic() + timeout
-    built = time.monotonic()
+    deadline = built = time.monotonic()
+    deadline += wish.stop_timeout
+    last = False  # whether nothing more can come
     while proc.identify(daemon.pid) == daemon:
         now = time.monotonic()
-        if not events or not events.update(_POLL):
+        if rest is None or rest.line.dead:
             time.sleep(_POLL)
-        if not events or events.running or proc.descendants(daemon.pid):
+        else:
+            with contextlib.suppress(HostError):  # then what is known by now is all
+                rest.update(_POLL)
+            last = rest.line.over
+        if rest is None or not rest.none or proc.descendants(daemon.pid):
             built = now
-        elif now - built >= _HANG_UP:
-            events.close()  # nothing more will be told
-        if now >= deadline or now - built >= _SESSIONS:
+        elif rest.line.told and not rest.line.dead and _alone(daemon, wish):
+            rest.line.close()  # it waits for nobody else
+            last = True
+        if now >= deadline or (last and now - built >= CUT_OFF):
             return False
     return True
+
+
+def _alone(daemon: proc.ProcessIdentity, wish: Wish) -> bool:
+    """Whether nobody but us is connected. Who is not yet accepted, and has no number, waits for the next daemon."""
+    others = connections(daemon.pid, wish.port) - {"0"} if wish.port else set()
+    return not others and local_clients(daemon.pid, wish.socket) <= 1
 
 
 def _force(daemon: proc.ProcessIdentity) -> bool:
@@ -294,7 +343,12 @@ def _force(daemon: proc.ProcessIdentity) -> bool:
     for _more in range(_FORCED):
         _signal(daemon, signal.SIGTERM)
         time.sleep(_POLL)  # two of the same that wait at the same time are one
-    return _ended(daemon, _SESSIONS, None)
+    deadline = time.monotonic() + CUT_OFF
+    while proc.identify(daemon.pid) == daemon:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL)
+    return True
 
 
 def _signal(daemon: proc.ProcessIdentity, number: signal.Signals) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, restart
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,12 @@ def test_a_daemon_that_was_ending_and_did_not_in_time(killed: bool) -> None:
     outcome = restart.Outcome(how=restart.ENDING, policy=restart.GRACEFUL, stopped=600.0, killed=killed)
     assert ("killed" in outcome.message) is killed
     assert "took 600 s more" in outcome.message
+
+
+def test_who_connects_while_the_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's table is no snapshot: that nobody is in it at first does not mean that nobody has connected."""
+    readings = iter([set(), {"7"}])
+    monkeypatch.setattr(restart, "connections", lambda _pid, _port: next(readings))
+    watch = restart._Watch(proc.ProcessIdentity(1, 1, ""), restart.Wish(socket="", port=1234))
+    monkeypatch.setattr(watch, "look", lambda: True)
+    assert not watch.idle()
