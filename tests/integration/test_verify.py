@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,25 @@ def request_for(worker: control.Worker, *, ignore_cache: bool) -> Any:
     return request
 
 
-async def build(daemon: Daemon, *, ignore_cache: bool, times: int = 1) -> list[str]:
+class LateLog(control.Control):
+    """A client to whom a build's log comes late, as from a daemon that is short of time."""
+
+    async def status(self, ref: str, on_response: Callable[[Any], None], *, timeout: float) -> None:
+        """Follow a build, and hear of it when it is over."""
+        said: list[Any] = []
+        await super().status(ref, said.append, timeout=timeout)
+        await asyncio.sleep(1.5)
+        for response in said:
+            on_response(response)
+
+
+async def build(
+    daemon: Daemon, *, ignore_cache: bool, times: int = 1, client_class: type[control.Control] = control.Control
+) -> list[str]:
     """Run such a build, and return the references under which it ran."""
     connection = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
     try:
-        client = control.Control(connection.channel, timeout=LONG)
+        client = client_class(connection.channel, timeout=LONG)
         request = request_for((await client.workers())[0], ignore_cache=ignore_cache)
         references = []
         for _round in range(times):
@@ -202,6 +217,11 @@ def test_build_that_only_the_cache_answers_is_no_proof(mtls: Daemon) -> None:
     with pytest.raises(Failure, match="did not come back") as caught:
         asyncio.run(build(mtls, ignore_cache=False))
     assert caught.value.kind is Kind.BUILD_FAILED
+
+
+def test_log_that_comes_late_is_waited_for(mtls: Daemon) -> None:
+    """A build that ended well has one, so its absence for a moment is nothing against the daemon."""
+    assert asyncio.run(build(mtls, ignore_cache=True, client_class=LateLog))
 
 
 def test_build_may_run_again_at_once(mtls: Daemon) -> None:

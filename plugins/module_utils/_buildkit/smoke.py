@@ -50,11 +50,13 @@ _TAIL_LINES = 10
 _MOST_BYTES = 8 * 2**20
 _MOST_STEPS = 1000
 
-# What the last part of a log may take to arrive once the build is over, in seconds.
-_LOG_DELAY = 1.0
+# What the last part of a log may take to arrive once the build is over, in seconds. After a good end it always comes,
+# if late where a daemon or this machine is short of time; of a build that was refused there may be none.
+_LOG_DELAY = 30.0
+_LOG_DELAY_FAILED = 1.0
 
 # How long to try to drop what a build left in the cache, and how often, in seconds.
-_TIDY_LIMIT = 2.0
+_TIDY_LIMIT = 10.0
 _TIDY_PAUSE = 0.02
 
 
@@ -203,11 +205,11 @@ async def follow(request: Any, control: Control, log: Log, *, name: str, timeout
         await asyncio.wait((build, follower), return_when=asyncio.FIRST_COMPLETED)
         _raise_flood(follower)
         await build
-        await _finish(follower)
+        await _finish(follower, _LOG_DELAY)
         _raise_flood(follower)
     except Failure as error:
         # A build that was refused before it began has no status, for which the daemon would wait longer.
-        await _finish(follower)
+        await _finish(follower, _LOG_DELAY_FAILED)
         raise _explain(name, error, log, timeout) from error
     finally:
         await _cancel(follower)
@@ -220,9 +222,9 @@ def _raise_flood(follower: asyncio.Future[None]) -> None:
         follower.result()
 
 
-async def _finish(follower: asyncio.Future[None]) -> None:
+async def _finish(follower: asyncio.Future[None], limit: float) -> None:
     with contextlib.suppress(Failure, asyncio.TimeoutError):
-        await asyncio.wait_for(asyncio.shield(follower), _LOG_DELAY)
+        await asyncio.wait_for(asyncio.shield(follower), limit)
 
 
 async def _cancel(call: asyncio.Future[None]) -> None:
