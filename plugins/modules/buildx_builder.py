@@ -252,8 +252,11 @@ def _buildx_version() -> t.Tuple[t.Optional[str], str]:
     """The version of the docker-buildx that all users have, and where that is."""
     for path in _PLUGINS:
         if os.access(path, os.X_OK):
-            shown = subprocess.run([path, "version"], capture_output=True, text=True, check=False, timeout=20).stdout
-            match = re.search(r"\sv?(\d+\.\d+\.\d+)", shown)
+            try:
+                shown = subprocess.run([path, "version"], capture_output=True, text=True, check=False, timeout=60)
+            except (OSError, subprocess.TimeoutExpired):
+                return None, path
+            match = re.search(r"\sv?(\d+\.\d+\.\d+)", shown.stdout)
             return (match.group(1) if match else None), path
     return None, "no docker-buildx is installed for all users"
 
