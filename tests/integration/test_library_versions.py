@@ -42,8 +42,8 @@ def libraries(request: pytest.FixtureRequest) -> Path:
         for old in cache.glob(f"{request.param}-*"):
             shutil.rmtree(old)
         unfinished = cache / f"{directory.name}.{os.getpid()}"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=10"]
-        subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
         unfinished.rename(directory)
     return directory
 
