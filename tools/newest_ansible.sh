@@ -12,7 +12,7 @@ docker rm --force --volumes "$name" >/dev/null 2>&1 || true
 
 # The machine's own settings for reaching the package index, if it has any.
 index=()
-for variable in PIP_RETRIES PIP_TIMEOUT PIP_INDEX_URL PIP_CERT PIP_TRUSTED_HOST SSL_CERT_FILE HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+for variable in PIP_RETRIES PIP_DEFAULT_TIMEOUT PIP_INDEX_URL PIP_CERT PIP_TRUSTED_HOST SSL_CERT_FILE HTTP_PROXY HTTPS_PROXY NO_PROXY; do
   [ -z "${!variable:-}" ] || index+=(--env "$variable")
 done
 [ ! -f /etc/pip.conf ] || index+=(--volume /etc/pip.conf:/etc/pip.conf:ro)

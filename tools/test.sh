@@ -69,7 +69,7 @@ jobs_of() { # PART
   esac
 }
 
-export PIP_RETRIES=10 PIP_TIMEOUT=60 # an index that stutters fails nothing
+export PIP_RETRIES=10 PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-60} # an index that stutters fails nothing
 tools/python_env.sh requirements-test.txt || exit 1
 export PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_COLLECTIONS_PATH=$cache/collections ANSIBLE_HOME=$cache/ansible PYTHONPATH=$cache/collections
