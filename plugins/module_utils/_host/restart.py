@@ -140,10 +140,23 @@ def version_of(daemon: proc.ProcessIdentity, socket: str) -> str:
         return ""
 
 
+def sockets(pid: int) -> t.Set[str]:
+    """All sockets of a process, by the number of their inode."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+                if target.startswith("socket:["):
+                    found.add(target[len("socket:[") : -1])
+    return found
+
+
 def connections(pid: int, port: int) -> t.Set[str]:
     """The TCP connections that a process's network namespace has on a port, by the number of their inode.
 
-    One that is not yet accepted has the number 0.
+    One that is not yet accepted has the number 0. The kernel goes through all its buckets for that, which takes some
+    milliseconds, and shows no single moment.
     """
     found = set()
     for table in ("tcp", "tcp6"):
@@ -158,14 +171,14 @@ def connections(pid: int, port: int) -> t.Set[str]:
     return found
 
 
-def local_clients(pid: int, socket: str) -> int:
-    """How many connections a process's network namespace has on a unix socket (unix(7)), ours among them."""
+def local_connections(pid: int, socket: str) -> t.Set[str]:
+    """The connections that a process's network namespace has on a unix socket (unix(7)), ours among them, likewise."""
     try:
         with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="replace") as lines:
             rows = [line.split(None, 7) for line in lines.readlines()[1:]]
     except OSError:
-        return 0
-    return sum(len(row) == 8 and row[5] == _CONNECTED and row[7].rstrip("\n") == socket for row in rows)
+        return set()
+    return {row[6] for row in rows if len(row) == 8 and row[5] == _CONNECTED and row[7].rstrip("\n") == socket}
 
 
 class _Watch:
@@ -177,9 +190,10 @@ class _Watch:
     def __init__(self, daemon: proc.ProcessIdentity, wish: Wish) -> None:
         self._daemon = daemon
         self._wish = wish
-        self._since: t.Dict[str, float] = {}  # connections, and when they were seen first
+        self._since: t.Dict[str, float] = {}  # sockets of its clients, and when they were seen first
+        self._others: t.Optional[t.Set[str]] = None  # sockets that it had before, and are no clients
+        self._ours: t.Set[str] = set()
         self._begun: t.Dict[str, float] = {}  # builds that run, likewise
-        self._settled = False
         self.line: t.Optional[Line] = None
         self.builds: t.List[str] = []
         self.problem = ""
@@ -188,10 +202,14 @@ class _Watch:
         """Whether nothing runs."""
         self.builds = []
         try:
+            now = time.monotonic()
+            before = sockets(self._daemon.pid) if self.line is None else None
             if self.line is None:
                 self.line = Line(self._daemon.pid, self._wish.socket)
-            now = time.monotonic()
             self._begun = {one: self._begun.get(one, now) for one in ask.builds(self.line)}
+            if before is not None:
+                more = sockets(self._daemon.pid) - before
+                self._ours = more if len(more) == 1 else set()  # somebody else connected too, and we are one of them
             self.builds = sorted(self._begun)
             self.problem = ""
         except HostError as error:
@@ -201,17 +219,26 @@ class _Watch:
 
     def idle(self) -> bool:
         """Whether this is the moment."""
-        # The kernel shows its table piece by piece: who connects in a piece that was read already, while the one before
-        # hangs up in a piece that was not, is missed. It is there when the table is read again.
-        self._settled = self._nobody_new() and self._nobody_new()
-        return self.look() and self._settled
+        nothing, settled = self.look(), self._nobody_new()
+        if not (nothing and settled) or self._somebody_waits():
+            return False
+        # What was read is of no single moment: who connects while the one before hangs up is seen the second time.
+        return self._nobody_new() and self.look()
 
     def _nobody_new(self) -> bool:
         """Whether nobody has just connected."""
         now = time.monotonic()
-        present = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
-        self._since = {one: self._since.get(one, now) for one in present if one != "0"}
-        return "0" not in present and all(now - since >= SETTLED for since in self._since.values())
+        present = sockets(self._daemon.pid)
+        if self._others is None:
+            clients = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
+            self._others = present - clients - local_connections(self._daemon.pid, self._wish.socket)
+        known = self._others | self._ours
+        self._since = {one: self._since.get(one, now) for one in present - known}
+        return all(now - since >= SETTLED for since in self._since.values())
+
+    def _somebody_waits(self) -> bool:
+        """Whether a client has connected that the daemon has not accepted yet."""
+        return bool(self._wish.port) and "0" in connections(self._daemon.pid, self._wish.port)
 
     def wait(self) -> bool:
         """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
@@ -238,7 +265,7 @@ class _Watch:
             now = time.monotonic()
             if self.problem or now >= deadline:
                 return False
-            if self._settled and all(now - since >= SETTLED for since in self._begun.values()):
+            if all(now - since >= SETTLED for since in [*self._begun.values(), *self._since.values()]):
                 return False
             time.sleep(_POLL)
         return True
@@ -335,7 +362,7 @@ def _ended(daemon: proc.ProcessIdentity, wish: Wish, rest: t.Optional[ask.Rest])
 def _alone(daemon: proc.ProcessIdentity, wish: Wish) -> bool:
     """Whether nobody but us is connected. Who is not yet accepted, and has no number, waits for the next daemon."""
     others = connections(daemon.pid, wish.port) - {"0"} if wish.port else set()
-    return not others and local_clients(daemon.pid, wish.socket) <= 1
+    return not others and len(local_connections(daemon.pid, wish.socket)) <= 1
 
 
 def _force(daemon: proc.ProcessIdentity) -> bool:
