@@ -122,6 +122,17 @@ def test_without_a_home_it_says_what_is_missing(authority: Authority, client: Pa
         )
 
 
+def test_a_failure_is_never_silent(authority: Authority, client: Pair, tmp_path: Path) -> None:
+    """A docker-buildx that does not run, and an env.sh that is run instead of read."""
+    place = unpack(tmp_path, authority, client, "pool", node("a", ONE))
+    done = run(place / "setup-buildx.sh", BUILDX="/bin/false")
+    assert (done.returncode, "running docker buildx failed" in done.stderr) == (1, True)
+    for shell in ("sh", "bash"):
+        assert "it sets nothing in your shell" in run(shell, place / "env.sh").stderr
+        read = run(shell, "-c", f"cd {place} && . ./env.sh && echo $BUILDKIT_TLS_DIR")
+        assert (read.stdout, read.stderr) == (f"{place}\n", "")
+
+
 @ONE_IS_ENOUGH
 def test_wrappers_of_two_pools_know_their_own_builders(
     mtls: Daemon, authority: Authority, client: Pair, tmp_path: Path

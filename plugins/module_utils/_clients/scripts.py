@@ -24,6 +24,9 @@ def render(template: str, values: t.Mapping[str, str]) -> str:
 # dash and busybox do not tell a sourced file where it is, but Linux does: they hold it open while they read it.
 ENV = r"""# Remote BuildKit pool @POOL@, client @CLIENT@. Use it with:  . /path/to/env.sh
 # shellcheck shell=sh disable=SC3028,SC3054 # the bash and zsh forms are only evaluated there
+case ${ZSH_ARGZERO:-$0} in
+  env.sh | */env.sh) echo "env.sh: run so, it sets nothing in your shell; use it with:  . /path/to/env.sh" >&2 ;;
+esac
 if [ -n "${BASH_VERSION:-}" ]; then
   BUILDKIT_TLS_DIR=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 elif [ -n "${ZSH_VERSION:-}" ]; then
@@ -173,7 +176,7 @@ esac
 [ -f "$dir/key.pem" ] || fail "$dir/key.pem is missing: put your private key there, mode 0600"
 [ ! -e "$state/buildkitd.default.toml" ] ||
   fail "docker buildx makes no remote builder while there is $state/buildkitd.default.toml; move it away and try again"
-buildx version >/dev/null
+buildx version >/dev/null || fail "running docker buildx failed; name the program in BUILDX if it is another one"
 
 # See to it that the builder $1 can be changed into what it shall be. The others are its nodes in their order, each with
 # its address and + if it has platforms. buildx bears no address twice, not even for a moment, cannot take off the last
