@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import daemon as daemons
 import pytest
@@ -36,25 +36,20 @@ def wish(daemon: Daemon, authority: Authority, client: Pair) -> verify.Daemon:
 
 
 def usage(daemon: Daemon) -> tuple[int, list[str]]:
-    """How many records its cache has, and their sizes together, once the last build has been tidied up."""
+    """How many records its cache has, and their sizes together, once the last build has let go of all of them."""
 
     def read() -> tuple[int, list[str]]:
         command = [str(daemon.bin / "buildctl"), "--addr", daemon.unix, "du"]
         lines = subprocess.check_output(command, text=True).splitlines()
-        return len(lines), [line for line in lines if line.startswith(("Reclaimable:", "Total:"))]
+        return len(lines), [line.split()[1] for line in lines if line.startswith(("Reclaimable:", "Total:"))]
 
-    return settled(read)
+    def settled() -> tuple[int, list[str]] | None:
+        records, sizes = read()
+        return (records, sizes) if len(set(sizes)) == 1 else None
 
-
-def settled(read: Callable[[], tuple[int, list[str]]]) -> tuple[int, list[str]]:
-    """A value that has been the same for half a second."""
-    value, since, deadline = read(), time.monotonic(), time.monotonic() + LONG
-    while time.monotonic() < min(since + 0.5, deadline):
-        time.sleep(0.05)
-        new = read()
-        if new != value:
-            value, since = new, time.monotonic()
-    return value
+    found = until(settled, "a cache that nobody uses")
+    assert found is not None
+    return found
 
 
 def stop(daemon: Daemon) -> None:

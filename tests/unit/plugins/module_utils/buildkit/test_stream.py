@@ -28,7 +28,7 @@ def test_name_server_that_never_answers_costs_no_more_than_the_limit(monkeypatch
     given_up = []
 
     def never(*arguments: Any, **options: Any) -> list[Any]:
-        given_up.append(not over.wait(60))
+        given_up.append(not over.wait(LONG))
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
