@@ -98,6 +98,8 @@ def _checked(text: str) -> t.List[str]:
     odd = next((line for line in lines if line.lstrip(" ").startswith("\t") and line.strip()), "")
     if odd or len(documents) > 1 or (documents and documents[0] != content[0]):
         raise ClientError("It has tabs, or more than one document, so it is not edited. Write it with spaces, as one.")
+    if text.startswith("\ufeff"):
+        raise ClientError("It begins with a byte order mark, behind which its first key is not seen. Write it without.")
     first = lines[content[0]] if content else ""
     if first.lstrip().startswith(("{", "[")):
         raise ClientError(
