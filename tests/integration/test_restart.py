@@ -249,6 +249,20 @@ def test_a_daemon_that_ends_by_itself(builder: Daemon, tmp_path: Path) -> None:
         assert client.wait() != 0
 
 
+def test_a_daemon_that_was_told_before(builder: Daemon, tmp_path: Path) -> None:
+    """It is waited for, and not told again: the third signal would make it exit at once, and lose the build."""
+    with builds.running(builder, tmp_path / "build") as client:
+        kills = old(builder)
+        builder.process.terminate()
+        until(lambda: told(builder), "the signal")
+        again = [module_process("buildkitd_restart", {**where(builder), "limit": 0}) for _run in range(2)]
+        if not kills:
+            time.sleep(restarting.SILENT + 1)
+            client.finish()
+        assert {finish(one).result["how"] for one in again} <= {"ending", "down"}
+    until(lambda: ended(builder), "the end of the daemon")
+
+
 def test_a_daemon_that_cannot_be_asked(builder: Daemon) -> None:
     """It is left alone, soon and with the cause, and a policy that kills is no obstacle."""
     done = restart(builder, socket=str(builder.root / "none.sock"), policy="skip", limit=3600)

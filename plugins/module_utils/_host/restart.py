@@ -35,7 +35,9 @@ CUT_OFF = 5.0  # seconds for which idle clients may hold up the end of a daemon 
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
 _FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
 _ESTABLISHED = "01"  # include/net/tcp_states.h
+_LISTEN = "0A"
 _CONNECTED = "03"  # SS_CONNECTED, include/uapi/linux/net.h
+_LISTENS = "00010000"  # __SO_ACCEPTCON, there too
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Wish:
     :param waited: how long was waited before, in seconds
     :param stop_timeout: how long accepted builds may take to end after SIGTERM, in seconds
     :param command: what starts the daemon again; empty if the caller does
-    :param ending: whether the daemon is ending already, because a run before this one was killed for instance
+    :param ending: whether it is known that the daemon was told to end, by a run before that was killed for instance
     """
 
     socket: str
@@ -96,7 +98,7 @@ class Outcome:
             ran = "somebody had just connected each time nothing ran,"
         after = f"after {self.waited:.0f} s"
         if self.how == DOWN:
-            return "It did not run."
+            return f"It ended by itself, {after}." if self.waited else "It did not run."
         if self.how == ENDING:
             forced = " What it still ran was killed then." if self.killed else ""
             return f"It was ending already; that took {self.stopped:.0f} s more.{forced}"
@@ -158,6 +160,10 @@ def connections(pid: int, port: int) -> t.Set[str]:
     One that is not yet accepted has the number 0. The kernel goes through all its buckets for that, which takes some
     milliseconds, and shows no single moment.
     """
+    return _tcp(pid, port, _ESTABLISHED)
+
+
+def _tcp(pid: int, port: int, state: str) -> t.Set[str]:
     found = set()
     for table in ("tcp", "tcp6"):
         try:
@@ -166,19 +172,44 @@ def connections(pid: int, port: int) -> t.Set[str]:
         except OSError:
             continue
         for row in rows:
-            if row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == port:
+            if row[3] == state and int(row[1].rpartition(":")[2], 16) == port:
                 found.add(row[9])
     return found
 
 
 def local_connections(pid: int, socket: str) -> t.Set[str]:
     """The connections that a process's network namespace has on a unix socket (unix(7)), ours among them, likewise."""
+    return _unix(pid, socket, 5, _CONNECTED)
+
+
+def _unix(pid: int, socket: str, field: int, value: str) -> t.Set[str]:
     try:
         with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="replace") as lines:
             rows = [line.split(None, 7) for line in lines.readlines()[1:]]
     except OSError:
         return set()
-    return {row[6] for row in rows if len(row) == 8 and row[5] == _CONNECTED and row[7].rstrip("\n") == socket}
+    return {row[6] for row in rows if len(row) == 8 and row[field] == value and row[7].rstrip("\n") == socket}
+
+
+def listens(pid: int, wish: Wish) -> bool:
+    """Whether a daemon takes new connections, which it does not before it has started, and after it was told to end."""
+    own = sockets(pid)
+    if own & _unix(pid, wish.socket, 3, _LISTENS) or (wish.port and own & _tcp(pid, wish.port, _LISTEN)):
+        return True
+    with contextlib.suppress(HostError):  # it may have another name for its socket
+        Line(pid, wish.socket).close()
+        return True
+    return False
+
+
+def _told(daemon: proc.ProcessIdentity, wish: Wish) -> bool:
+    """Whether it was told to end before. Another signal could make it exit at once, with all that it builds."""
+    deadline = time.monotonic() + SILENT
+    while proc.identify(daemon.pid) == daemon and not listens(daemon.pid, wish):
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(_ASK)
+    return False
 
 
 class _Watch:
@@ -281,15 +312,16 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
     """What to do, after waiting for it. Raises HostError for a policy that this daemon does not allow."""
     if daemon is None:
         return Outcome(how=DOWN, policy=wish.policy)
+    ending = wish.ending or (wish.policy != NOW and _told(daemon, wish))
     version = version_of(daemon, wish.socket)
-    if wish.policy == GRACEFUL and not ends_builds(version):
+    if wish.policy == GRACEFUL and not ending and not ends_builds(version):
         raise HostError(
             f"The policy graceful was refused: BuildKit {version or 'of unknown version'} kills its builds at SIGTERM, "
             f"which from v0.14 on ends them. Leave the policy out, or choose skip or now."
         )
     policy = wish.policy or (GRACEFUL if ends_builds(version) else SKIP)
     began = time.monotonic()
-    if wish.ending:
+    if ending:
         outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
         if not look_once and not _ended(daemon, wish, None):
             outcome.killed = True
