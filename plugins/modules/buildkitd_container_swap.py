@@ -136,7 +136,8 @@ class _Swap:
     def _remove(self, name: str) -> None:
         if self._ours(name) is not None:
             self._end(name)
-            self._do(f"removed {name}", "rm", "--force", name)
+            # Those without a name, which its image may have made.
+            self._do(f"removed {name}", "rm", "--force", "--volumes", name)
 
     def held(self) -> None:
         """A stop while the engine starts a container again would wait for the new one for ever."""

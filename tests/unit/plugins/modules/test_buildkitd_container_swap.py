@@ -53,7 +53,7 @@ def test_back_lets_go_of_one_that_was_only_held(bin_dir: Path) -> None:
     """A run that failed before anything was exchanged must not leave a builder that the next boot does not start."""
     _there(bin_dir, "b", restart="no")
     _there(bin_dir, "b-next", running=False)
-    assert _asked(bin_dir, "back") == ["update --restart unless-stopped b", "rm --force b-next"]
+    assert _asked(bin_dir, "back") == ["update --restart unless-stopped b", "rm --force --volumes b-next"]
 
 
 def test_back_leaves_one_that_runs_as_it_shall(bin_dir: Path) -> None:
@@ -67,7 +67,7 @@ def test_back_exchanges_what_was_set_aside(bin_dir: Path) -> None:
     _there(bin_dir, "b")
     _there(bin_dir, "b-previous", restart="no", running=False)
     asked = _asked(bin_dir, "back")
-    assert asked[:3] == ["stop --time 600 b", "rm --force b", "rename b-previous b"]
+    assert asked[:3] == ["stop --time 600 b", "rm --force --volumes b", "rename b-previous b"]
     assert asked[3] == "update --restart unless-stopped b"
 
 
