@@ -80,6 +80,11 @@ options:
     type: path
     default: ""
     version_added: 1.1.0
+  proof:
+    description: Whether to find out if M(buildfarm.buildkit.buildkit_verify) could run here, which loads its libraries.
+    type: bool
+    default: true
+    version_added: 1.1.0
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -185,7 +190,7 @@ cryptography:
   sample: 43.0.0
 proof_obstacle:
   description: Why M(buildfarm.buildkit.buildkit_verify) cannot run here, an old Python or a library that is missing.
-    Empty when it can.
+    Empty when it can, and with O(proof=false).
   returned: always
   type: str
   sample: ""
@@ -260,6 +265,9 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
     systemd,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
+
+_UNITS = ("buildkit.service", "buildkit.socket")
+_OTHER_UNITS = ("buildkit-prune.timer", "buildkit.slice")
 
 
 def _foreign_listeners(params: t.Mapping[str, t.Any]) -> t.List[str]:
@@ -365,13 +373,15 @@ def main() -> None:
             "pid_file": {"type": "path", "default": ""},
             "root": {"type": "path", "default": ""},
             "snapshot": {"type": "path", "default": ""},
+            "proof": {"type": "bool", "default": True},
             "network": {"type": "str", "choices": ["host", "bridge"], "default": "host"},
             "network_subnet": {"type": "str", "default": "10.10.0.0/16"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    units = {unit: systemd.show(unit) for unit in ("buildkit.service", "buildkit.socket")}
+    shown = systemd.show_all(*_UNITS, *_OTHER_UNITS)
+    units = {unit: shown[unit] for unit in _UNITS}
     try:
         daemon = process.running(params["pid_file"]) if params["pid_file"] else None
         foreign_listeners = _foreign_listeners(params)
@@ -401,14 +411,14 @@ def main() -> None:
             name for name in ("ca.pem", "cert.pem", "key.pem") if os.path.isfile(os.path.join(params["tls_dir"], name))
         ],
         cryptography=_cryptography_version(),
-        proof_obstacle=_proof_obstacle(),
+        proof_obstacle=_proof_obstacle() if params["proof"] else "",
         python=sys.executable,
         disk_size=_disk_size(params["root"]),
         process=daemon.pid if daemon else 0,
         network_obstacles=network_obstacles,
         cni_plugins=_bundled_plugins(params) or host_plugins,
         host_cni_plugins=host_plugins,
-        other_units={unit: systemd.show(unit) for unit in ("buildkit-prune.timer", "buildkit.slice")},
+        other_units={unit: shown[unit] for unit in _OTHER_UNITS},
     )
 
 

@@ -27,18 +27,28 @@ def is_running() -> bool:
 
 def show(unit: str) -> t.Dict[str, str]:
     """The properties of a unit; all empty where systemd is not running."""
-    empty = dict.fromkeys(_PROPERTIES, "")
+    return show_all(unit)[unit]
+
+
+def show_all(*units: str) -> t.Dict[str, t.Dict[str, str]]:
+    """The properties of several units, asked for at once; all empty where systemd is not running."""
+    properties = {unit: dict.fromkeys(_PROPERTIES, "") for unit in units}
     if not is_running():
-        return empty
+        return properties
     shown = subprocess.run(
-        ["systemctl", "show", "--property", ",".join(_PROPERTIES), "--", unit],
+        ["systemctl", "show", "--property", ",".join(_PROPERTIES), "--", *units],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         check=False,
     )
-    pairs = (line.partition("=") for line in shown.stdout.splitlines())
-    return {**empty, **{name: value for name, _separator, value in pairs if name in empty}}
+    # One paragraph for each, in the order in which they were named.
+    for unit, paragraph in zip(units, shown.stdout.split("\n\n")):
+        for line in paragraph.splitlines():
+            name, _separator, value = line.partition("=")
+            if name in properties[unit]:
+                properties[unit][name] = value
+    return properties
 
 
 def listens_on(unit: str, port: int) -> bool:

@@ -218,3 +218,4 @@ def test_missing_libraries_are_no_failure(run: Run, tmp_path: Path) -> None:
     assert result["cryptography"] == ""
     for part in ("the Python library grpclib", "the Python library cryptography", "python3-grpclib", "-m pip install"):
         assert part in result["proof_obstacle"]
+    assert run(python_path=tmp_path / "empty", proof=False).result["proof_obstacle"] == ""

@@ -43,6 +43,18 @@ def test_properties_of_a_unit(systemctl: t.Callable[[str], Path]) -> None:
     assert called.read_text().endswith("-- buildkit.service\n")
 
 
+def test_several_units_at_once(systemctl: t.Callable[[str], Path]) -> None:
+    """One call; each has what its own paragraph says, also one of which nothing is said."""
+    called = systemctl("MainPID=42\nActiveState=active\n\nMainPID=0\nActiveState=inactive")
+    shown = systemd.show_all("buildkit.service", "buildkit.socket", "buildkit.slice")
+    assert [(unit, one["ActiveState"], one["MainPID"]) for unit, one in shown.items()] == [
+        ("buildkit.service", "active", "42"),
+        ("buildkit.socket", "inactive", "0"),
+        ("buildkit.slice", "", ""),
+    ]
+    assert called.read_text().endswith("-- buildkit.service buildkit.socket buildkit.slice\n")
+
+
 @pytest.mark.parametrize(("output", "expected"), [("MainPID=42", 42), ("MainPID=0", None), ("", None)])
 def test_main_process(systemctl: t.Callable[[str], Path], output: str, expected: int | None) -> None:
     """Its number, and None for a service that does not run or is not known."""
