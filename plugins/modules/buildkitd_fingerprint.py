@@ -59,6 +59,17 @@ options:
   pid_file:
     description: The pid file that M(buildfarm.buildkit.buildkitd_process) wrote.
     type: path
+  program:
+    description:
+      - With O(ready_socket), a daemon that O(pid_file) does not name is found too, as
+        M(buildfarm.buildkit.buildkitd_process) finds it by O(buildfarm.buildkit.buildkitd_process#module:argv), and
+        recorded there. That is a change.
+    type: path
+    version_added: 1.1.0
+  ready_socket:
+    description: The unix socket on which it would answer.
+    type: path
+    version_added: 1.1.0
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -129,6 +140,16 @@ def _pid(params: t.Mapping[str, t.Any]) -> t.Optional[int]:
     return identity.pid if identity else None
 
 
+def _unrecorded(params: t.Mapping[str, t.Any]) -> t.Optional[proc.ProcessIdentity]:
+    """Our daemon that no pid file names. Somebody else's is left to whoever is about to start ours."""
+    if not params["program"]:
+        return None
+    try:
+        return process.unrecorded(params["program"], params["ready_socket"])
+    except HostError:
+        return None
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as source:
@@ -155,7 +176,10 @@ def main() -> None:
             "snapshot": {"type": "path"},
             "unit": {"type": "str"},
             "pid_file": {"type": "path"},
+            "program": {"type": "path"},
+            "ready_socket": {"type": "path"},
         },
+        required_together=[("program", "ready_socket")],
         required_one_of=[("unit", "pid_file")],
         mutually_exclusive=[("unit", "pid_file")],
         supports_check_mode=True,
@@ -166,6 +190,11 @@ def main() -> None:
         files = {**params["files"], **params["secrets"]}
         wanted = fingerprint.digests(files, {**stamps, **params["digests"]})
         pid = _pid(params)
+        found = None if pid else _unrecorded(params)
+        if found:
+            pid = found.pid
+            if not module.check_mode:
+                process.record(params["pid_file"], found)
         kept = snapshot.read(params["snapshot"]) if params["snapshot"] else None
         before = _read(params["environment_file"])
         after = fingerprint.environment_file(wanted)
@@ -174,7 +203,7 @@ def main() -> None:
     except (HostError, OSError) as error:
         module.fail_json(msg=f"Comparing the running buildkitd with its files failed: {error}")
     module.exit_json(
-        changed=before != after,
+        changed=before != after or found is not None,
         running=pid is not None,
         reasons=fingerprint.reasons(files, wanted, proc.environment(pid)) if pid else [],
         proved=kept is not None and kept.digests == wanted,

@@ -56,10 +56,16 @@ options:
     type: dict
     default: {}
   argv:
-    description: The command line of a daemon that runs without an init system.
+    description:
+      - The command line of a daemon that runs without an init system.
+      - Both when it is kept and when it is restored, where RV(restored) says whether it was another one.
     type: list
     elements: str
     default: []
+  environment:
+    description: The variables of such a daemon, in the same way. They are no secrets.
+    type: dict
+    default: {}
 author:
   - The buildfarm.buildkit authors (@buildfarm)
 seealso:
@@ -99,6 +105,11 @@ argv:
   type: list
   elements: str
   sample: []
+environment:
+  description: O(environment) as it was kept.
+  returned: when O(state=restored)
+  type: dict
+  sample: {}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -117,6 +128,7 @@ def main() -> None:
             "links": {"type": "dict", "default": {}},
             "fingerprint": {"type": "dict", "default": {}},
             "argv": {"type": "list", "elements": "str", "default": []},
+            "environment": {"type": "dict", "default": {}},
         },
         required_if=[("state", "kept", ("fingerprint",))],
         supports_check_mode=True,
@@ -134,18 +146,31 @@ def main() -> None:
                     links=list(params["links"]),
                     tls_dir=params["tls_dir"],
                     argv=params["argv"],
+                    environment=params["environment"],
                 )
             module.exit_json(changed=changed)
         if module.check_mode:
-            module.exit_json(changed=False, restored=[], left=[], argv=[])
+            module.exit_json(changed=False, restored=[], left=[], argv=[], environment={})
         names = {**params["files"], **params["links"]}
-        restored, left, manifest = snapshot.restore(params["path"], tls_dir=params["tls_dir"], names=names)
+        restored, left, manifest = snapshot.restore(
+            params["path"],
+            tls_dir=params["tls_dir"],
+            names=names,
+            argv=params["argv"],
+            environment=params["environment"],
+        )
     except HostError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         what = "Keeping what was proved" if params["state"] == "kept" else "Going back to what was proved"
         module.fail_json(msg=f"{what} failed: {error}")
-    module.exit_json(changed=bool(restored), restored=restored, left=left, argv=manifest.argv)
+    module.exit_json(
+        changed=bool(restored),
+        restored=restored,
+        left=left,
+        argv=manifest.argv,
+        environment=manifest.environment,
+    )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Manifest(t.NamedTuple):
     :param stamps: path of each link to what names the contents of its target, the file C(.sha256) in there
     :param tls: name of each file of the TLS directory to the name of its copy
     :param argv: the command line of a daemon that runs without an init system
+    :param environment: the variables that such a daemon was given, but those of files
     :param absent: path of each file that was not there
     """
 
@@ -46,6 +47,7 @@ class Manifest(t.NamedTuple):
     stamps: t.Dict[str, str]
     tls: t.Dict[str, str]
     argv: t.List[str]
+    environment: t.Dict[str, str]
     absent: t.List[str]
 
 
@@ -63,6 +65,7 @@ def read(path: str) -> t.Optional[Manifest]:
             stamps={str(name): str(text) for name, text in found["stamps"].items()},
             tls={str(name): str(copy) for name, copy in found["tls"].items()},
             argv=[str(part) for part in found["argv"]],
+            environment={str(name): str(value) for name, value in found.get("environment", {}).items()},
             absent=[str(name) for name in found.get("absent", [])],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -77,6 +80,7 @@ def keep(
     links: t.Sequence[str],
     tls_dir: str,
     argv: t.Sequence[str],
+    environment: t.Optional[t.Mapping[str, t.Any]] = None,
 ) -> None:
     """Copies what is there now in place of what was kept before. Whatever interrupts it, one of the two is whole."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -91,6 +95,7 @@ def keep(
         stamps={one: _stamp(one) for one in sorted(links) if os.path.islink(one)},
         tls={name: _copy(path, os.path.join(tls_dir, name)) for name in (_CA, *_PAIR)},
         argv=list(argv),
+        environment={name: str(value) for name, value in (environment or {}).items()},
         absent=[one for one in sorted(files) if not os.path.lexists(one)],
     )
     text = json.dumps(made._asdict(), indent=1, sort_keys=True) + "\n"
@@ -127,10 +132,19 @@ def _kept(path: str, name: str) -> bytes:
     return data
 
 
-def restore(path: str, *, tls_dir: str, names: t.Mapping[str, str]) -> t.Tuple[t.List[str], t.List[str], Manifest]:
+def restore(
+    path: str,
+    *,
+    tls_dir: str,
+    names: t.Mapping[str, str],
+    argv: t.Sequence[str] = (),
+    environment: t.Optional[t.Mapping[str, t.Any]] = None,
+) -> t.Tuple[t.List[str], t.List[str], Manifest]:
     """Puts back what was kept.
 
     :param names: what files and links are called, by their paths; others are called by their paths
+    :param argv: the command line of now, and with it ``environment``, of a daemon that runs without an init system;
+        whoever starts it again takes those of the manifest
     :return: what was put back, what was not and why, and the manifest
     Raises HostError when there is nothing, or a copy is damaged; then nothing was changed.
     """
@@ -160,6 +174,10 @@ def restore(path: str, *, tls_dir: str, names: t.Mapping[str, str]) -> t.Tuple[t
         if os.path.isfile(one) and one in names:
             os.unlink(one)
             done.append(names[one])
+    if argv and list(argv) != manifest.argv:
+        done.append("command line")
+    if argv and {name: str(value) for name, value in (environment or {}).items()} != manifest.environment:
+        done.append("environment")
     _restore_tls(tls_dir, pair, done, left)
     return done, left, manifest
 

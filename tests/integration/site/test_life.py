@@ -188,6 +188,39 @@ def test_another_version_and_a_new_port(builder: Builder) -> None:
     assert os.readlink(f"/proc/{fleet.pid()}/exe") == f"{fleet.host}/install/{version}/bin/buildkitd"
 
 
+def environment(fleet: Fleet) -> list[str]:
+    """What the running daemon was started with."""
+    return Path(f"/proc/{fleet.pid()}/environ").read_text().split("\0")
+
+
+def test_a_daemon_without_its_pid_file_gets_new_settings(builder: Builder) -> None:
+    """In the same run in which it is found."""
+    fleet = builder.fleet
+    pid = fleet.pid()
+    (fleet.host / "run" / "buildkitd.pid").unlink()
+    fleet.variables["buildkitd_environment"] = {"COLOUR": "red"}
+    run = fleet.play("site")
+    assert run.code == 0, run.output
+    assert "Service | Run buildkitd (command line changed)" in run.output
+    assert fleet.processes() == [fleet.pid()] != [pid]
+    assert "COLOUR=red" in environment(fleet)
+
+
+def test_an_environment_that_breaks_the_daemon_is_taken_back(builder: Builder) -> None:
+    """It runs with the one from before, and owes nothing."""
+    fleet = builder.fleet
+    fleet.variables["buildkitd_environment"] = {"GOMEMLIMIT": "nonsense"}
+    broken = fleet.play("site")
+    fleet.variables["buildkitd_environment"] = {"COLOUR": "red"}
+    said = " ".join(broken.output.split())
+    assert broken.code != 0, said
+    assert "malformed GOMEMLIMIT" in said
+    assert "went back to what was proved last (environment), and that was proved again" in said
+    assert "COLOUR=red" in environment(fleet)
+    assert fleet.play("site").changed == 0
+    del fleet.variables["buildkitd_environment"]
+
+
 @contextlib.contextmanager
 def endless_build(fleet: Fleet, context: Path) -> t.Iterator[int]:
     """A build that goes on for ever; yields the process of its step."""

@@ -52,7 +52,7 @@ class Host:
         (self.root / "tls" / "current").unlink(missing_ok=True)
         (self.root / "tls" / "current").symlink_to(f"versions/{name}")
 
-    def run(self, state: str, *, check: bool = False) -> Outcome:
+    def run(self, state: str, *, check: bool = False, **changed: t.Any) -> Outcome:
         """Run the module."""
         options = {
             "path": str(self.root / "proved"),
@@ -62,6 +62,7 @@ class Host:
             "links": {str(self.root / "lib" / "current"): "BuildKit"},
             "fingerprint": {"PART": (self.root / "buildkitd.toml").read_text()} if state == "kept" else {},
             "argv": ["/bin/buildkitd"],
+            **changed,
         }
         return run_module("buildkitd_snapshot", options, check=check)
 
@@ -107,6 +108,17 @@ def test_everything_goes_back(host: Host) -> None:
     for path in [host.root / "proved", *(host.root / "proved").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
     assert stat.S_IMODE((host.root / "tls" / "key.pem").stat().st_mode) == 0o600
+
+
+def test_what_a_plain_process_was_started_with(tmp_path: Path) -> None:
+    """Its command line and its variables are kept, and it is told where they are others by now."""
+    host = Host(tmp_path)
+    host.run("kept", environment={"COLOUR": "red", "NUMBER": 1})
+    assert host.run("restored", environment={"COLOUR": "red", "NUMBER": 1}).result["restored"] == []
+    done = host.run("restored", argv=["/bin/buildkitd", "--debug"], environment={"COLOUR": "blue"})
+    assert done.result["restored"] == ["command line", "environment"]
+    assert done.result["argv"] == ["/bin/buildkitd"]
+    assert done.result["environment"] == {"COLOUR": "red", "NUMBER": "1"}
 
 
 def test_what_was_not_there_goes(host: Host) -> None:
