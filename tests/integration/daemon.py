@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import Pair
 
@@ -72,7 +73,8 @@ def run(
     root, log, unix = directory / "root", directory / "log", directory / "buildkitd.sock"
     config = directory / "buildkitd.toml"
     config.write_text(f'{settings}\n[otel]\nsocketPath = "{directory}/otel.sock"\n', encoding="utf-8")
-    address = f"127.0.0.1:{free_port()}"
+    holding = contextlib.ExitStack()
+    address = f"127.0.0.1:{holding.enter_context(ports.held())}"
     command = [
         *(str(bin_dir / "buildkitd"), "--config", str(config), "--root", str(root)),
         *("--addr", f"tcp://{address}", "--addr", f"unix://{unix}"),
@@ -84,7 +86,8 @@ def run(
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
-        _wait_until_ready(process, unix, log)
+        with holding:
+            _wait_until_ready(process, unix, log)
         traces = f"unix://{directory}/otel.sock"
         yield Daemon(f"tcp://{address}", f"unix://{unix}", traces, bin_dir, root, log, process)
     finally:
@@ -113,13 +116,6 @@ def children(process: subprocess.Popen[bytes]) -> list[str]:
                 found += new
                 todo += new
     return found
-
-
-def free_port() -> int:
-    """A TCP port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], unix: Path, log: Path) -> None:

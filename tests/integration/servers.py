@@ -5,33 +5,26 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import Pair
 
 _STOP_LIMIT = 30.0
 
 
-def free_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def openssl(directory: Path, pair: Pair, *options: str) -> Iterator[str]:
     """Run openssl s_server until the block ends, and yield its address."""
-    port = free_port()
-    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(pair.cert), "-key", str(pair.key)]
-    with _running([*command, *options], directory / "openssl.log", port) as address:
-        yield address
+    with ports.held() as port:
+        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pair.cert, "-key", pair.key]
+        with _running([*map(str, command), *options], directory / "openssl.log", port) as address:
+            yield address
 
 
 @contextmanager
@@ -40,7 +33,7 @@ def nginx(directory: Path, server: str) -> Iterator[str]:
 
     :param server: what its server block says, C(PORT) standing for the port
     """
-    port = free_port()
+    port = ports.kept()
     config = directory / "nginx.conf"
     config.write_text(
         f"""daemon off;
@@ -74,7 +67,7 @@ def haproxy(directory: Path, mode: str, bind: str, backend: str) -> Iterator[str
     :param bind: options of its C(bind) line
     :param backend: its C(server) line without the name; empty for no server at all
     """
-    port = free_port()
+    port = ports.kept()
     config = directory / "haproxy.cfg"
     config.write_text(
         f"""defaults

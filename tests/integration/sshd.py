@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 
 # sshd wants to be called by its full path, and Debian keeps it out of users' PATH.
@@ -53,7 +54,7 @@ def run(directory: Path, *, environment: dict[str, str]) -> Iterator[Sshd]:
     :param environment: what every session finds, PATH for instance
     """
     directory.mkdir(parents=True)
-    port = _free_port()
+    port = ports.kept()
     for name in ("host", "client"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]
         subprocess.run(command, check=True)
@@ -119,12 +120,6 @@ exec {real} -F {shlex.quote(str(config))} "$@"
     )
     script.chmod(0o755)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._clients import bundle
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from certificates import CLIENT, Authority, Pair
 from clients import AGES, Buildx, obtain
-from daemon import Daemon, free_port
+from daemon import Daemon
 
 NOW = datetime(2026, 11, 21, tzinfo=timezone.utc)
 # What the scripts do does not depend on the daemon's version.
@@ -177,7 +178,7 @@ def test_verify_says_what_is_wrong(
 ) -> None:
     """Each builder that is not as it should be, with the reason; one that is does not make up for it."""
     wrong = {
-        f"tcp://127.0.0.1:{free_port()}": "Connection refused",
+        f"tcp://127.0.0.1:{ports.kept()}": "Connection refused",
         without_ca.tcp: "it accepts strangers without a certificate",
         plaintext.tcp: "wrong version number",
         mtls.tcp.replace("127.0.0.1", "localhost"): "hostname mismatch",

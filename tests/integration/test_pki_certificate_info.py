@@ -13,6 +13,7 @@ from typing import Any, Iterator
 import daemon as daemons
 import peers
 import pytest
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import CLIENT, SERVER, Authority, Pair
@@ -35,9 +36,7 @@ def only(**options: Any) -> dict[str, Any]:
 @contextmanager
 def openssl_server(pair: Pair, *options: str | Path) -> Iterator[str]:
     """``openssl s_server`` on a free port until the block ends; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = ports.kept()
     command = ["openssl", "s_server", "-accept", str(port), "-cert", pair.cert, "-key", pair.key, "-quiet", *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

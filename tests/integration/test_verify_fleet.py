@@ -16,6 +16,7 @@ import daemon as daemons
 import peers
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import Authority, Pair
@@ -34,8 +35,7 @@ def addresses(
     with contextlib.ExitStack() as stack:
         found = []
         for number in range(2):
-            ports = [daemons.free_port() for _address in range(SIZE // 2)]
-            own = [f"tcp://127.0.0.1:{port}" for port in ports]
+            own = [f"tcp://127.0.0.1:{ports.kept()}" for _address in range(SIZE // 2)]
             options = tuple(part for address in own for part in ("--addr", address))
             directory = tmp_path_factory.mktemp(f"fleet-{number}")
             stack.enter_context(daemons.run(bin_dir, directory, pair=server, ca=authority.path, options=options))

@@ -20,6 +20,7 @@ import peers
 import pytest
 import servers
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import CLIENT, SERVER, Authority, Pair
 from daemon import Daemon
@@ -301,7 +302,7 @@ class TestHaproxy:
 
     def test_nobody_is_behind_it(self, daemon: verify.Daemon, bind: str, tmp_path: Path) -> None:
         """A gateway whose builder is down closes the connection, after TLS or before it."""
-        nobody = f"127.0.0.1:{servers.free_port()}"
+        nobody = f"127.0.0.1:{ports.kept()}"
         with servers.haproxy(tmp_path, "tcp", bind, nobody) as address:
             assert failure_of(replace(daemon, address=address))["kind"] == "not_grpc"
         with servers.haproxy(tmp_path, "tcp", "", nobody) as address:

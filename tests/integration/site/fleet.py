@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import IMPORT_ROOT, snapshot
 
 NAME = "builder"
@@ -41,13 +41,6 @@ class Run:
         return sum(int(host[1]) for host in recap)
 
 
-def free_port() -> int:
-    """A port of loopback on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Fleet:
     """One directory with an inventory, what stands for the hosts, and the PKI directory beside it."""
 
@@ -59,7 +52,7 @@ class Fleet:
         self.ansible = directory / "ansible"
         self.ansible.mkdir()
         (self.ansible / "ansible.cfg").touch()
-        self.port = free_port()
+        self.port = ports.kept()
         self.variables: dict[str, t.Any] = {
             "ansible_connection": "local",
             "ansible_become": False,

@@ -10,7 +10,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, Run, free_port
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
+from fleet import Fleet, Run
 
 HOSTS = ("alpha", "beta", "gamma")
 
@@ -24,7 +25,7 @@ class Hosts(Fleet):
         self.variables.update(buildkit_names=[], buildkit_serial="100%")
 
     def _host(self, name: str, address: str) -> dict[str, t.Any]:
-        port, place = free_port(), self.host / name
+        port, place = ports.kept(), self.host / name
         return {
             "buildkit_addresses": [address],
             "buildkit_listen_address": address,

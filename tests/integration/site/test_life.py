@@ -16,9 +16,10 @@ from pathlib import Path
 
 import daemon as daemons
 import pytest
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 from certificates import CLIENT, Authority, Pair
-from fleet import NAME, Builder, Fleet, free_port
+from fleet import NAME, Builder, Fleet
 
 
 def buildctl(fleet: Fleet, *arguments: str, tls: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
@@ -178,7 +179,7 @@ def test_another_version_and_a_new_port(builder: Builder) -> None:
     """The reason is named, the daemon runs the new program at the new address, and is proved there."""
     fleet = builder.fleet
     fleet.variables.update(fleet.release("NEW"))
-    fleet.port = free_port()
+    fleet.port = ports.kept()
     fleet.variables.update(buildkit_port=fleet.port, buildkit_endpoint=f"tcp://127.0.0.1:{fleet.port}")
     run = fleet.play("site")
     assert run.changed >= 3
