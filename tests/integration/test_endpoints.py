@@ -26,6 +26,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     verify,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, InputError
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import SERVER, Authority, Pair
 from daemon import Daemon
@@ -163,8 +164,7 @@ class TestSsh:
 
     def test_port_is_closed(self, ssh: Sshd) -> None:
         """Where no sshd is, ssh says so."""
-        with peers.listening(peers.stay_silent) as address:
-            pass
+        address = f"tcp://127.0.0.1:{ports.kept()}"
         failure = failure_of(f"ssh://{address[len('tcp://') :]}")
         assert failure["kind"] == "helper_failed"
         assert "Connection refused" in failure["message"]

@@ -153,8 +153,7 @@ class TestNoCertificate:
 
     def test_nobody_listens(self) -> None:
         """A refused connection."""
-        with peers.listening(peers.stay_silent) as address:
-            pass
+        address = f"tcp://127.0.0.1:{ports.kept()}"
         outcome = run(address=address)
         assert f"Connecting to {address} failed" in outcome.message
         assert "Connection refused" in outcome.message

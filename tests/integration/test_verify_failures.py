@@ -14,6 +14,7 @@ import daemon as daemons
 import peers
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import messages, verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import CLIENT, SERVER, Authority, Pair
 from daemon import Daemon
@@ -47,8 +48,7 @@ class TestUnreachable:
 
     def test_port_is_closed(self, fast: verify.Daemon) -> None:
         """A refused connection is unreachable."""
-        with peers.listening(peers.stay_silent) as address:
-            pass
+        address = f"tcp://127.0.0.1:{ports.kept()}"
         failure = failure_of(replace(fast, address=address))
         assert failure["kind"] == "unreachable"
         assert "Connection refused" in failure["message"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import endpoint, stream
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import ConnectError, Kind
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
 
@@ -53,8 +54,7 @@ def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_first_failure_is_reported_when_no_address_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """If all addresses refuse, so does the name."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        dead = server.getsockname()
+    dead = ("127.0.0.1", ports.kept())
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", dead)] * 2
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
     with pytest.raises(ConnectError, match="Connection refused") as caught:
