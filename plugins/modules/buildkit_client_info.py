@@ -112,8 +112,8 @@ taken:
   elements: str
   sample: []
 problems:
-  description: Why what there shall be cannot be - another pool has it, it was put there by other means, it is in a
-    directory in which others could lead root elsewhere, or a user is not there.
+  description: Why what there shall be cannot be - another pool has it, it was put there by other means, or it is in a
+    directory in which others could lead root elsewhere.
   returned: success
   type: list
   elements: str
@@ -124,6 +124,12 @@ ours:
   type: list
   elements: str
   sample: [/etc/profile.d/buildkit-buildkit.sh]
+unknown:
+  description: Users of O(forwards) who are not on this host.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 theirs:
   description: The directories, profiles and programs of other pools.
   returned: success
@@ -151,14 +157,13 @@ _MARK = b"# The remote BuildKit builders of the pool "
 
 def _ours(params: t.Mapping[str, t.Any], note: t.Mapping[str, t.Any]) -> t.List[str]:
     """Which of the files are there, and the role's. Raises OSError."""
-    found = []
-    profile, link = params["profile"], params["link"]
-    if profile and os.path.lexists(profile) and not os.path.islink(profile):
-        if note.get("profile") == profile or _MARK in (_files.read_optional(profile) or b""):
-            found.append(profile)
-    if link and os.path.islink(link):
-        if link in note.get("programs", []) or os.readlink(link) == params["link_target"]:
-            found.append(link)
+    profile, link, found = params["profile"], params["link"], []
+    written = b"" if os.path.islink(profile) else _files.read_optional(profile) or b""
+    if _MARK in written or (written and note.get("profile") == profile):
+        found.append(profile)
+    target = os.readlink(link) if os.path.islink(link) else ""
+    if target and (target == params["link_target"] or link in note.get("programs", [])):
+        found.append(link)
     return [path for path in found if not users.why_not_roots_own(path)]
 
 
@@ -171,10 +176,6 @@ def _problems(params: t.Mapping[str, t.Any], ours: t.Sequence[str]) -> t.List[st
             problems.append(f"{path} cannot be written by root: {exposed}. Choose a directory of root's")
         elif path and os.path.lexists(path) and path not in ours:
             problems.append(f"{path} was put there by other means: remove it, or choose another place")
-    for forward in params["forwards"]:
-        user = str(forward.get("user") or "root")
-        if not users.is_known(user):
-            problems.append(f"the user {user} of the forward {forward.get('name')} is not on this host")
     return problems
 
 
@@ -206,6 +207,7 @@ def main() -> None:
             msg=f"Reading what is set up here failed: {error}. Put the file below {params['path']} right, or remove "
             "it: then only what the inventory tells of can be taken away."
         )
+    named = sorted({str(forward.get("user") or "root") for forward in params["forwards"]})
     module.exit_json(
         changed=False,
         note=note,
@@ -215,6 +217,7 @@ def main() -> None:
         taken=notes.taken(found, params["forwards"], params["pool"]),
         problems=problems,
         ours=ours,
+        unknown=[name for name in named if not users.is_known(name)],
         theirs=notes.theirs(found, params["pool"]),
         others=notes.members(found, params["group"], params["pool"]),
     )

@@ -19,6 +19,7 @@ BAD = {
     "is no host name or address": {**SSH, "host": "-oProxyCommand=id"},
     "is no host of the inventory": {"via": "ssh", "builder": "nowhere"},
     "is no name of a user": {**SSH, "user": "a\nb"},
+    "is not on this host": {**SSH, "user": "zoe"},
     "dials an address, and HAProxy verifies names alone": {**TLS, "server_name": ""},
     "needs server_name": {**TLS, "server_name": "a b"},
     "needs endpoint, as tcp://HOST:PORT": {**TLS, "endpoint": "tcp://a\nuser root:1"},

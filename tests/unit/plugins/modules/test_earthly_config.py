@@ -75,7 +75,11 @@ def test_a_file_of_the_user_is_kept(options: dict[str, t.Any], tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [(b"global: {a: b}\n", ".earth/config.yml cannot be edited"), (b"\xff\xfe", ".earth/config.yml is no text")],
+    [
+        (b"global: {a: b}\n", ".earth/config.yml cannot be edited"),
+        (b"\xff\xfe", ".earth/config.yml is no text"),
+        ("\ufeffglobal:\n  tlsca: /x\n".encode(), "It begins with a byte order mark"),
+    ],
 )
 def test_one_that_cannot_be_edited_keeps_all_as_they_are(
     options: dict[str, t.Any], tmp_path: Path, text: bytes, why: str
