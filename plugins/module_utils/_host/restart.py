@@ -191,25 +191,32 @@ def _unix(pid: int, socket: str, field: int, value: str) -> t.Set[str]:
     return {row[6] for row in rows if len(row) == 8 and row[field] == value and row[7].rstrip("\n") == socket}
 
 
-def listens(pid: int, wish: Wish) -> bool:
-    """Whether a daemon takes new connections, which it does not before it has started, and after it was told to end."""
-    own = sockets(pid)
-    if own & _unix(pid, wish.socket, 3, _LISTENS) or (wish.port and own & _tcp(pid, wish.port, _LISTEN)):
-        return True
+def server(daemon: proc.ProcessIdentity, wish: Wish) -> int:
+    """Number of the process that listens: the daemon, or what it started, where it is rootlesskit; 0 if nobody does."""
+    if _listens(daemon.pid, wish):
+        return daemon.pid
+    for one in proc.descendants(daemon.pid):
+        if _listens(one.pid, wish):
+            return one.pid
     with contextlib.suppress(HostError):  # it may have another name for its socket
-        Line(pid, wish.socket).close()
-        return True
-    return False
+        Line(daemon.pid, wish.socket).close()
+        return daemon.pid
+    return 0
 
 
-def _told(daemon: proc.ProcessIdentity, wish: Wish) -> bool:
-    """Whether it was told to end before. Another signal could make it exit at once, with all that it builds."""
+def _listens(pid: int, wish: Wish) -> bool:
+    own = sockets(pid)
+    return bool(own & _unix(pid, wish.socket, 3, _LISTENS) or (wish.port and own & _tcp(pid, wish.port, _LISTEN)))
+
+
+def _serving(daemon: proc.ProcessIdentity, wish: Wish) -> int:
+    """The same for a daemon that may be starting. If nobody listens then, it was told to end by a run before."""
     deadline = time.monotonic() + SILENT
-    while proc.identify(daemon.pid) == daemon and not listens(daemon.pid, wish):
-        if time.monotonic() >= deadline:
-            return True
+    while True:
+        pid = server(daemon, wish)
+        if pid or time.monotonic() >= deadline or proc.identify(daemon.pid) != daemon:
+            return pid
         time.sleep(_ASK)
-    return False
 
 
 class _Watch:
@@ -218,8 +225,9 @@ class _Watch:
     ``builds`` are what ran last, by name; ``problem`` is why the daemon cannot be asked, or empty.
     """
 
-    def __init__(self, daemon: proc.ProcessIdentity, wish: Wish) -> None:
+    def __init__(self, daemon: proc.ProcessIdentity, pid: int, wish: Wish) -> None:
         self._daemon = daemon
+        self._pid = pid  # of what listens
         self._wish = wish
         self._since: t.Dict[str, float] = {}  # sockets of its clients, and when they were seen first
         self._others: t.Optional[t.Set[str]] = None  # sockets that it had before, and are no clients
@@ -234,12 +242,12 @@ class _Watch:
         self.builds = []
         try:
             now = time.monotonic()
-            before = sockets(self._daemon.pid) if self.line is None else None
+            before = sockets(self._pid) if self.line is None else None
             if self.line is None:
                 self.line = Line(self._daemon.pid, self._wish.socket)
             self._begun = {one: self._begun.get(one, now) for one in ask.builds(self.line)}
             if before is not None:
-                more = sockets(self._daemon.pid) - before
+                more = sockets(self._pid) - before
                 self._ours = more if len(more) == 1 else set()  # somebody else connected too, and we are one of them
             self.builds = sorted(self._begun)
             self.problem = ""
@@ -259,17 +267,17 @@ class _Watch:
     def _nobody_new(self) -> bool:
         """Whether nobody has just connected."""
         now = time.monotonic()
-        present = sockets(self._daemon.pid)
+        present = sockets(self._pid)
         if self._others is None:
-            clients = connections(self._daemon.pid, self._wish.port) if self._wish.port else set()
-            self._others = present - clients - local_connections(self._daemon.pid, self._wish.socket)
+            clients = connections(self._pid, self._wish.port) if self._wish.port else set()
+            self._others = present - clients - local_connections(self._pid, self._wish.socket)
         known = self._others | self._ours
         self._since = {one: self._since.get(one, now) for one in present - known}
         return all(now - since >= SETTLED for since in self._since.values())
 
     def _somebody_waits(self) -> bool:
         """Whether a client has connected that the daemon has not accepted yet."""
-        return bool(self._wish.port) and "0" in connections(self._daemon.pid, self._wish.port)
+        return bool(self._wish.port) and "0" in connections(self._pid, self._wish.port)
 
     def wait(self) -> bool:
         """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
@@ -312,7 +320,9 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
     """What to do, after waiting for it. Raises HostError for a policy that this daemon does not allow."""
     if daemon is None:
         return Outcome(how=DOWN, policy=wish.policy)
-    ending = wish.ending or (wish.policy != NOW and _told(daemon, wish))
+    pid = daemon.pid if wish.ending or wish.policy == NOW else _serving(daemon, wish)
+    # Another signal could make a daemon that is ending exit at once, with all that it builds.
+    ending = wish.ending or not (pid or proc.identify(daemon.pid) != daemon)
     version = version_of(daemon, wish.socket)
     if wish.policy == GRACEFUL and not ending and not ends_builds(version):
         raise HostError(
@@ -323,12 +333,12 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
     began = time.monotonic()
     if ending:
         outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
-        if not look_once and not _ended(daemon, wish, None):
+        if not look_once and not _ended(daemon, daemon.pid, wish, None):
             outcome.killed = True
             process.kill_tree(daemon)
         outcome.stopped = time.monotonic() - began
         return outcome
-    watch = _Watch(daemon, wish)
+    watch = _Watch(daemon, pid or daemon.pid, wish)
     try:
         came = watch.look() if look_once else watch.wait()
         if not came and policy == GRACEFUL and not look_once:
@@ -343,13 +353,13 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
             waited=wish.waited + time.monotonic() - began,
         )
         if not look_once and outcome.restarted:
-            _stop(daemon, wish, outcome, watch.line)
+            _stop(daemon, pid or daemon.pid, wish, outcome, watch.line)
     finally:
         watch.close()
     return outcome
 
 
-def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, line: t.Optional[Line]) -> None:
+def _stop(daemon: proc.ProcessIdentity, pid: int, wish: Wish, outcome: Outcome, line: t.Optional[Line]) -> None:
     """End the daemon, as was decided."""
     began = time.monotonic()
     if outcome.how == NOW:
@@ -357,14 +367,14 @@ def _stop(daemon: proc.ProcessIdentity, wish: Wish, outcome: Outcome, line: t.Op
         return
     _signal(daemon, signal.SIGTERM)
     rest = ask.Rest(line) if line else None  # else all that is left is to wait for the daemon
-    if not _ended(daemon, wish, rest):
+    if not _ended(daemon, pid, wish, rest):
         outcome.killed = True
-        if rest is None or not rest.none or proc.descendants(daemon.pid) or not _force(daemon):
+        if rest is None or not rest.none or proc.descendants(pid) or not _force(daemon):
             process.kill_tree(daemon)
     outcome.stopped = time.monotonic() - began
 
 
-def _ended(daemon: proc.ProcessIdentity, wish: Wish, rest: t.Optional[ask.Rest]) -> bool:
+def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[ask.Rest]) -> bool:
     """Whether it ends within its time.
 
     A stream that a client holds open keeps it from that without end, so it is waited for only as long as it builds, and
@@ -381,9 +391,9 @@ def _ended(daemon: proc.ProcessIdentity, wish: Wish, rest: t.Optional[ask.Rest])
             with contextlib.suppress(HostError):  # then what is known by now is all
                 rest.update(_POLL)
             last = rest.line.over
-        if rest is None or not rest.none or proc.descendants(daemon.pid):
+        if rest is None or not rest.none or proc.descendants(pid):
             built = now
-        elif rest.line.told and not rest.line.dead and _alone(daemon, wish):
+        elif rest.line.told and not rest.line.dead and _alone(pid, wish):
             rest.line.close()  # it waits for nobody else
             last = True
         if now >= deadline or (last and now - built >= CUT_OFF):
@@ -391,10 +401,10 @@ def _ended(daemon: proc.ProcessIdentity, wish: Wish, rest: t.Optional[ask.Rest])
     return True
 
 
-def _alone(daemon: proc.ProcessIdentity, wish: Wish) -> bool:
+def _alone(pid: int, wish: Wish) -> bool:
     """Whether nobody but us is connected. Who is not yet accepted, and has no number, waits for the next daemon."""
-    others = connections(daemon.pid, wish.port) - {"0"} if wish.port else set()
-    return not others and len(local_connections(daemon.pid, wish.socket)) <= 1
+    others = connections(pid, wish.port) - {"0"} if wish.port else set()
+    return not others and len(local_connections(pid, wish.socket)) <= 1
 
 
 def _force(daemon: proc.ProcessIdentity) -> bool:

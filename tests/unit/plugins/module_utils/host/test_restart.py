@@ -4,6 +4,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, restart
 
@@ -38,7 +43,25 @@ def test_who_connects_while_the_table_is_read(monkeypatch: pytest.MonkeyPatch) -
     readings = iter([{"1"}, {"1"}, {"1", "7"}, {"1"}])
     monkeypatch.setattr(restart, "sockets", lambda _pid: next(readings))
     monkeypatch.setattr(restart, "connections", lambda _pid, _port: set())
-    watch = restart._Watch(proc.ProcessIdentity(1, 1, ""), restart.Wish(socket="", port=1234))
+    watch = restart._Watch(proc.ProcessIdentity(1, 1, ""), 1, restart.Wish(socket="", port=1234))
     monkeypatch.setattr(watch, "look", lambda: True)
     assert watch._nobody_new()
     assert not watch.idle()
+
+
+def test_who_listens(tmp_path: Path) -> None:
+    """The process that one is told of may only be what started the daemon."""
+    path = str(tmp_path / "daemon.sock")
+    wish = restart.Wish(socket=path)
+    parent = proc.identify(os.getpid())
+    assert parent
+    assert restart.server(parent, wish) == 0
+    code = f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind({path!r}); s.listen(); print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert restart.server(parent, wish) == child.pid
+        child.communicate()
+    assert restart.server(parent, wish) == 0
