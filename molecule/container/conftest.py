@@ -50,6 +50,14 @@ class Host:
         subprocess.run(["docker", "cp", "-q", "-L", source, f"{self.name}:{path}"], check=True)
         self.ran(f"chown -R 0:0 {path} && chmod -R a+rX {path}")
 
+    def reboot(self) -> None:
+        """Shuts it down, and returns when it has booted again."""
+        subprocess.run(["docker", "exec", self.name, "systemctl", "poweroff"], capture_output=True, check=False)
+        subprocess.run(["docker", "wait", self.name], capture_output=True, check=True)
+        subprocess.run(["docker", "start", self.name], capture_output=True, check=True)
+        self.ran('until [ "$(systemctl is-system-running)" = running ]; do sleep 0.2; done')
+        self.ran("ip route flush default")
+
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What the engine says of a container, image or volume."""
         (found,) = json.loads(self.ran(f"{self.engine} {kind} inspect {name}"))

@@ -27,8 +27,15 @@ def test_the_container_is_what_was_asked_for(machine):
     shown = machine.inspect("container", "buildkitd")
     assert shown["State"]["Running"] is True
     assert shown["State"]["Health"]["Status"] in ("healthy", "starting")
-    assert machine.run(f"{machine.engine} exec buildkitd buildctl debug workers").returncode == 0
+    check = shown["Config"]["Healthcheck"]["Test"]
+    assert check[0] == "CMD"
+    machine.ran(f"{machine.engine} exec buildkitd {' '.join(check[1:])}")
     assert shown["HostConfig"]["Privileged"] is True
+    log = shown["HostConfig"]["LogConfig"]
+    if machine.engine == "docker":
+        assert (log["Type"], log["Config"]) == ("json-file", {"max-size": "3m"})
+    else:
+        assert (log["Type"], log["Size"]) == ("k8s-file", "3MB")
     mounts = {mount["Destination"]: mount for mount in shown["Mounts"]}
     assert (mounts["/etc/buildkit/tls"]["Type"], mounts["/etc/buildkit/tls"]["RW"]) == ("bind", False)
     assert (mounts["/var/lib/buildkit"]["Type"], mounts["/var/lib/buildkit"]["Name"]) == ("volume", "buildkitd")
@@ -41,9 +48,29 @@ def test_the_container_is_what_was_asked_for(machine):
 
 
 def test_secrets_belong_to_root_alone(machine):
-    """No file of the certificates is open to others, and nothing of them is in what the engine shows."""
-    assert machine.ran("find /etc/buildkit/tls/ -type f -perm /077") == ""
-    assert "PRIVATE KEY" not in json.dumps(machine.inspect("container", "buildkitd"))
+    """No file of the certificates is open to others, and nothing of them is in what the engine shows.
+
+    Nor are proxies in what everyone may read: labels, command lines, units.
+    """
+    assert machine.ran("find /etc/buildkit/tls/ /etc/buildkit/container-proved/ -type f -perm /077") == ""
+    shown = machine.inspect("container", "buildkitd")
+    assert "PRIVATE KEY" not in json.dumps(shown)
+    assert "pr0xy" not in json.dumps(shown["Config"]["Labels"])
+    assert "pr0xy" not in machine.ran("ps -eww -o args=")
+    assert machine.run("grep -rs pr0xyPass /run/systemd /etc/containers /etc/systemd").stdout == ""
+    if machine.engine == "podman":
+        assert "http_proxy=http://user:pr0xyPass@192.0.2.99:3128" in shown["Config"]["Env"]
+        assert machine.ran("stat -c '%a %U' /etc/buildkit/container-proxy /etc/buildkit/container-proxy/*") == (
+            "700 root\n600 root\n"
+        )
+        assert machine.ran("stat -c '%a %U' /etc/containers/systemd/buildkitd.container") == "600 root\n"
+
+
+def test_it_listens_where_it_shall(hosts):
+    """On one address of the host where that was asked for, else on all."""
+    listening = {engine: host.ran("ss -Hltn 'sport = :1234'") for engine, host in hosts.items()}
+    assert [line.split()[3] for line in listening["docker"].splitlines()] == [f"{hosts['docker'].address}:1234"]
+    assert listening["podman"].split()[3] in ("0.0.0.0:1234", "*:1234")
 
 
 def test_clients_build_over_mtls(machine, build, tools):
@@ -90,3 +117,13 @@ def test_the_cache_is_on_the_volume(machine):
     assert workers[0]["labels"]["org.mobyproject.buildkit.worker.snapshotter"] == "overlayfs"
     place = machine.inspect("volume", "buildkitd")["Mountpoint"]
     assert machine.run(f"test -s {place}/runc-overlayfs/metadata_v2.db").returncode == 0
+
+
+def test_it_comes_back_with_its_host(hosts, build):
+    """After a boot, which empties /run; with the socket there that ssh:// leads to."""
+    for host in hosts.values():
+        host.reboot()
+    for engine, host in hosts.items():
+        host.ran(f"until {engine} exec buildkitd buildctl debug workers; do sleep 0.2; done")
+        assert build(f"tcp://{host.address}:1234") == "hello\n"
+    assert hosts["podman"].ran("stat -c '%F %U %a' /run/buildkit/buildkitd.sock") == "socket root 660\n"

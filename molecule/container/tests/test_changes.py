@@ -33,6 +33,7 @@ def test_a_renewed_certificate_is_served(hosts, play, worker_ids):
     assert run.code == 0, run.output
     assert len(run.proved) == 2
     assert "certificate" in run.text
+    assert "pr0xyPass" not in run.output
     for engine, host in hosts.items():
         assert host.created(began) == 1
         assert host.served() == host.installed() != before[engine]

@@ -66,7 +66,9 @@ def test_removal_leaves_the_cache(hosts, play):
     for engine, host in hosts.items():
         assert host.containers() == []
         assert "buildkitd" in host.ran(f"{engine} volume ls --quiet").split()
-        assert host.run("ls -d /etc/buildkit /etc/containers/systemd/*.container /run/buildkit").stdout == ""
+        left = "/etc/buildkit /etc/containers/systemd/*.container /run/buildkit /run/runc"
+        assert host.run(f"ls -d {left}").stdout == ""
+        assert host.ran(f"{engine} images --all --quiet") == ""
         assert host.ran("systemctl is-system-running") == "running\n"
     assert sum(play("remove").changed.values()) == 0
     run = play("remove", buildkitd_container_purge_cache=True)
