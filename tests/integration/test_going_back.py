@@ -7,12 +7,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import fingerprint, proc, process, snapshot
+import pytest
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import fingerprint, proc, snapshot
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import process as processes
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import IMPORT_ROOT
 
 
@@ -66,55 +70,146 @@ def test_without_a_proof_no_container_goes_back(tmp_path: Path) -> None:
     assert said.count("changed=0") == 2
 
 
-def test_a_daemon_that_was_never_ended_is_left_to_its_builds(tmp_path: Path) -> None:
-    """Its files go back; it runs with them already. Any process will do for this: nobody may touch it."""
-    tls, programs, run = tmp_path / "tls", tmp_path / "lib" / "1.0.0", tmp_path / "run"
-    for directory in (tls, programs, run):
-        directory.mkdir(parents=True)
-    (programs / ".sha256").write_text("one\n")
-    (tmp_path / "lib" / "current").symlink_to("1.0.0")
-    for name in ("ca.pem", "cert.pem", "key.pem"):
-        (tls / name).write_text(f"{name} that was proved")
-    config, proxy = tmp_path / "buildkitd.toml", tmp_path / "proxy.env"
-    config.write_text("debug = false\n")
-    files = {
-        "binary": str(tmp_path / "lib" / "current" / ".sha256"),
-        "certificate": str(tls / "cert.pem"),
-        "trust bundle": str(tls / "ca.pem"),
-        "configuration": str(config),
-        "command line": "argv",
-        "proxy": str(proxy),
-    }
-    argv = ["/bin/buildkitd", "--some"]
-    command_line = hashlib.sha256(" ".join([*argv, "COLOUR=red"]).encode()).hexdigest()
-    digests = fingerprint.digests(files, {"argv": command_line, str(proxy): fingerprint.stamp(str(proxy))})
-    links = [str(tmp_path / "lib" / "current")]
-    snapshot.keep(str(tmp_path / "proved"), digests, files=[str(config)], links=links, tls_dir=str(tls), argv=argv)
-    (tls / "cert.pem").write_text("a new certificate")
+class Daemon:
+    """What looks like a daemon that was proved and then changed. Any process will do for this."""
 
-    daemon = subprocess.Popen(["sleep", "3600"], env={**os.environ, **digests})
-    try:
-        identity = proc.identify(daemon.pid)
-        assert identity is not None
-        process.record(str(run / "buildkitd.pid"), identity)
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.tls, self.run = directory, directory / "tls", directory / "run"
+        self.library, self.proved = directory / "lib", directory / "proved"
+        for path in (self.tls, self.library / "1.0.0", self.run):
+            path.mkdir(parents=True)
+        (self.library / "1.0.0" / ".sha256").write_text("one\n")
+        (self.library / "current").symlink_to("1.0.0")
+        for name in ("ca.pem", "cert.pem", "key.pem"):
+            (self.tls / name).write_text(f"{name} that was proved")
+        config, proxy = directory / "buildkitd.toml", directory / "proxy.env"
+        config.write_text("debug = false\n")
+        files = {
+            "binary": str(self.library / "current" / ".sha256"),
+            "certificate": str(self.tls / "cert.pem"),
+            "trust bundle": str(self.tls / "ca.pem"),
+            "configuration": str(config),
+            "command line": "argv",
+            "proxy": str(proxy),
+        }
+        argv = [str(self.library / "current" / "bin" / "buildkitd"), "--some"]
+        command_line = hashlib.sha256(" ".join([*argv, "COLOUR=red"]).encode()).hexdigest()
+        self.digests = fingerprint.digests(files, {"argv": command_line, str(proxy): fingerprint.stamp(str(proxy))})
+        snapshot.keep(
+            str(self.proved),
+            self.digests,
+            files=[str(config)],
+            links=[str(self.library / "current")],
+            tls_dir=str(self.tls),
+            argv=argv,
+            environment={"COLOUR": "red"},
+        )
+        (self.tls / "cert.pem").write_text("a new certificate")
+
+    def goes_back(self) -> str:
+        """What the role says after a policy was refused."""
         wishes = {
             "ansible_become": False,
             "ansible_python_interpreter": sys.executable,
             "buildkitd_service_manager": "process",
             "buildkitd_verify": False,
             "buildkitd_drain_limit": 0,
-            "buildkitd_environment": {"COLOUR": "red"},
-            "buildkitd_config_dir": str(tmp_path),
-            "buildkitd_tls_dir": str(tls),
-            "buildkitd_install_dir": str(tmp_path / "lib"),
-            "buildkitd_run_dir": str(run),
+            "buildkitd_environment": {"COLOUR": "blue"},
+            "buildkitd_config_dir": str(self.directory),
+            "buildkitd_tls_dir": str(self.tls),
+            "buildkitd_install_dir": str(self.library),
+            "buildkitd_run_dir": str(self.run),
+            "buildkitd_log_dir": str(self.directory),
             "__buildkitd_attempted": "0.13.2",
         }
-        code, said = go_back(tmp_path, "one,", {"fail": {"msg": "The policy was refused."}}, wishes)
-        assert daemon.poll() is None, said
+        code, said = go_back(self.directory, "one,", {"fail": {"msg": "The policy was refused."}}, wishes)
+        assert code == 2, said
+        return said.rpartition("fatal: ")[2]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    """A daemon with a new certificate."""
+    return Daemon(tmp_path)
+
+
+def test_a_daemon_that_was_never_ended_is_left_to_its_builds(daemon: Daemon) -> None:
+    """Its files go back; it runs with them already, and nobody may touch it."""
+    process = subprocess.Popen(["sleep", "3600"], env={**os.environ, **daemon.digests})
+    try:
+        identity = proc.identify(process.pid)
+        assert identity is not None
+        processes.record(str(daemon.run / "buildkitd.pid"), identity)
+        said = daemon.goes_back()
+        assert process.poll() is None, said
     finally:
-        daemon.kill()
-        daemon.wait()
-    assert code == 2, said
-    assert "The policy was refused. So this host went back to what was proved last (certificate and key)" in said
-    assert (tls / "cert.pem").read_text() == "cert.pem that was proved"
+        process.kill()
+        process.wait()
+    went_back = "So this host went back to what was proved last (command line, environment, certificate and key)"
+    assert f"The policy was refused. {went_back}" in said
+    assert (daemon.tls / "cert.pem").read_text() == "cert.pem that was proved"
+
+
+def damage(daemon: Daemon) -> None:
+    """Spoil what was kept."""
+    for copy in daemon.proved.glob("?" * 64):
+        copy.write_text("spoiled")
+
+
+def forget(daemon: Daemon) -> None:
+    """Let nothing be kept."""
+    shutil.rmtree(daemon.proved)
+
+
+def uninstall(daemon: Daemon) -> None:
+    """Exchange the version that was proved for one that does not start."""
+    shutil.rmtree(daemon.library / "1.0.0")
+    (daemon.library / "2.0.0" / "bin").mkdir(parents=True)
+    (daemon.library / "2.0.0" / ".sha256").write_text("two\n")
+    program = daemon.library / "2.0.0" / "bin" / "buildkitd"
+    program.write_text("#!/bin/sh\necho address already in use\nexit 1\n")
+    program.chmod(0o755)
+    (daemon.library / "current").unlink()
+    (daemon.library / "current").symlink_to("2.0.0")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        (damage, ["of what was proved last is missing or damaged, so nothing was put back. The daemon does not run"]),
+        (forget, ["There is nothing to go back to: no earlier state of this daemon was proved and kept. The daemon"]),
+        (
+            uninstall,
+            [
+                "address already in use",
+                "Put back was: command line, environment, certificate and key.",
+                "1.0.0 is no longer installed",
+            ],
+        ),
+    ],
+)
+def test_going_back_fails_too(daemon: Daemon, spoil: Callable[[Daemon], None], messages: list[str]) -> None:
+    """Both reasons are told, what state the host is in, and what to do."""
+    spoil(daemon)
+    said = daemon.goes_back()
+    log = daemon.directory / "buildkitd.log"
+    messages = [
+        "one: The policy was refused. Going back failed too: ",
+        *messages,
+        "The daemon does not run: this host builds nothing.",
+        f"See {log} there; then mend what failed, or set what worked before, and run again.",
+    ]
+    assert [words for words in messages if words not in said] == [], said
+    assert "So this host went back" not in said
+
+
+def test_nothing_was_changed(daemon: Daemon) -> None:
+    """Only the certificate of before is there, and no daemon."""
+    (daemon.tls / "cert.pem").write_text("cert.pem that was proved")
+    manifest = daemon.proved / "manifest.json"
+    kept = json.loads(manifest.read_text())
+    argv = [*kept["argv"][:1], f"--config={daemon.directory}/buildkitd.toml", "--addr=tcp://0.0.0.0:1234"]
+    kept.update(argv=[*argv, f"--addr=unix://{daemon.run}/buildkitd.sock"], environment={"COLOUR": "blue"})
+    manifest.write_text(json.dumps(kept))
+    said = daemon.goes_back()
+    assert "Nothing was changed that could be put back. The daemon does not run: this host builds nothing. See " in said

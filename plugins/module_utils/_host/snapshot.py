@@ -128,7 +128,9 @@ def _is(place: str, entry: str, stamp: str) -> bool:
 def _kept(path: str, name: str) -> bytes:
     data = _files.read_optional(os.path.join(path, name))
     if data is None or hashlib.sha256(data).hexdigest() != name:
-        raise HostError(f"Going back failed: the copy {os.path.join(path, name)} is missing or damaged.")
+        raise HostError(
+            f"The copy {os.path.join(path, name)} of what was proved last is missing or damaged, so nothing was put back."
+        )
     return data
 
 
