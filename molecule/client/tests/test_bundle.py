@@ -271,7 +271,9 @@ def test_a_new_bundle_needs_nothing_but_unpacking(laptop, pki, request):
     _setup(laptop, "/opt/buildx-new")
     before = laptop.ran(f"openssl x509 -in '{BUNDLE}/cert.pem' -noout -serial")
     state = laptop.ran("cat .docker/buildx/instances/buildkit")
-    assert "alice: give this person or machine" in request.getfixturevalue("renewed")
+    said = request.getfixturevalue("renewed")
+    assert "alice: give this person or machine" in said
+    assert "age -d -i KEY buildkit-ci.tar.gz.age | tar -xz && buildkit-ci/verify.sh" in said
     laptop.put(pki / "bundles" / "buildkit-alice.tar.gz", "/opt/bundle.tar.gz", mode="0644")
     laptop.ran(f"tar -xzf /opt/bundle.tar.gz -C '{HOME}'")
     assert laptop.ran(f"openssl x509 -in '{BUNDLE}/cert.pem' -noout -serial") != before
