@@ -19,6 +19,8 @@ description:
   - Stop the daemon before. While one holds the directory's lock, the module refuses to do anything.
   - A directory that is not empty and never was a daemon's is refused; so is one below which something is mounted that
     no daemon mounts, be it of another file system or of the same.
+  - A directory of the system or of another engine, such as C(/var/lib), is always refused. With O(purge=false), one
+    that never was a daemon's is left alone.
 extends_documentation_fragment:
   - buildfarm.buildkit._attributes
 attributes:
@@ -95,8 +97,11 @@ def main() -> None:
     )
     path, purge = module.params["path"], module.params["purge"]
     try:
+        cache.refuse_others_directory(path)
         if purge:
             cache.check(path)
+        elif cache.is_anothers(path):
+            module.exit_json(changed=False, removed=[], ended=[], unmounted=[])
         ended = [f"{one.pid} ({one.executable})" for one in cache.steps(path)]
         records = cache.records(path)
         unmounted = cache.own_mounts(path)

@@ -60,6 +60,7 @@ options:
     default: ""
   root:
     description: The directory of the build cache, whether or not it is there yet. Empty when that does not matter.
+      One that the system or another engine has for itself, such as C(/var/lib), fails the module.
     type: path
     default: ""
     version_added: 1.1.0
@@ -256,6 +257,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import (
     require,
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import (
+    cache,
     container,
     network,
     proc,
@@ -383,6 +385,7 @@ def main() -> None:
     shown = systemd.show_all(*_UNITS, *_OTHER_UNITS)
     units = {unit: shown[unit] for unit in _UNITS}
     try:
+        cache.refuse_others_directory(params["root"])
         daemon = process.running(params["pid_file"]) if params["pid_file"] else None
         foreign_listeners = _foreign_listeners(params)
         record = container.read_record(params["config_dir"])

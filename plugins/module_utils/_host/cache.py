@@ -29,6 +29,31 @@ _RUNC = "/run/runc"  # where runc, called by root without --root as buildkitd do
 # In the directory for temporary files: what the daemon reads of snapshots (snapshot/localmounter_linux.go).
 _TEMPORARY = ("buildkit-mount", "containerd-mount")
 _POLL = 0.05  # seconds
+# What a wrong path may name: the system's own, and where other engines keep what looks like a daemon's.
+_SYSTEM = {
+    "/": (
+        "",
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "home",
+        "lib",
+        "lib64",
+        "opt",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "srv",
+        "sys",
+        "tmp",
+    ),
+    "/usr": ("", "bin", "lib", "lib64", "libexec", "local", "local/bin", "local/lib", "sbin", "share"),
+    "/var": ("", "cache", "lib", "log", "opt", "spool", "tmp"),
+    "/var/lib": ("containerd", "containers", "docker", "docker/buildkit"),
+}
+_OTHERS = frozenset(os.path.normpath(os.path.join(top, name)) for top, names in _SYSTEM.items() for name in names)
 
 
 def entries(directory: str) -> t.List[str]:
@@ -54,10 +79,25 @@ def purged(directory: str) -> t.List[str]:
     return [*gone, directory] if itself else gone
 
 
+def refuse_others_directory(directory: str) -> None:
+    """Raises HostError for a directory that others have, whatever is in it. Nothing is refused when it is empty."""
+    if directory and os.path.realpath(directory) in _OTHERS:
+        raise HostError(
+            f"{directory} cannot be the directory of a build cache, because it belongs to the system or to another "
+            f"engine, and all that is in a build cache may be removed. Nothing was changed. Name a directory of its "
+            f"own, such as /var/lib/buildkit."
+        )
+
+
+def is_anothers(directory: str) -> bool:
+    """Whether something is in the directory, and no daemon ever ran with it. Then no mount there is a daemon's."""
+    found = [path for path in entries(directory) if path not in _lost_and_found(directory)]
+    return bool(found) and not any(os.path.exists(os.path.join(directory, mark)) for mark in _MARKS)
+
+
 def check(directory: str) -> None:
     """Refuses to empty what was never a daemon's, or holds file systems that are not. Raises HostError."""
-    found = [path for path in entries(directory) if path not in _lost_and_found(directory)]
-    if found and not any(os.path.exists(os.path.join(directory, mark)) for mark in _MARKS):
+    if is_anothers(directory):
         raise HostError(
             f"Emptying the build cache {directory} failed: there is no {' or '.join(_MARKS)} in it, so it is not "
             f"buildkitd's, and nothing was removed. Correct the path, or remove what is there by hand."

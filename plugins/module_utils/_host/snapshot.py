@@ -129,7 +129,8 @@ def _kept(path: str, name: str) -> bytes:
     data = _files.read_optional(os.path.join(path, name))
     if data is None or hashlib.sha256(data).hexdigest() != name:
         raise HostError(
-            f"The copy {os.path.join(path, name)} of what was proved last is missing or damaged, so nothing was put back."
+            f"The copy {os.path.join(path, name)} of what was proved last is missing or damaged, so nothing was put "
+            f"back."
         )
     return data
 

@@ -64,6 +64,25 @@ def test_a_directory_that_never_was_a_cache_is_refused(root: Path, check: bool) 
     assert snapshot(root) == before
 
 
+@pytest.mark.parametrize("path", ["/", "/var/lib", "/var/lib/docker/../", "/var/lib/docker/buildkit", "link"])
+@pytest.mark.parametrize("purge", [False, True])
+def test_a_directory_of_others_is_refused(tmp_path: Path, path: str, purge: bool) -> None:
+    """By its name, before anybody looks what is mounted there; through a link too. Only predicted here."""
+    (tmp_path / "link").symlink_to("/usr")
+    named = str(tmp_path / path)
+    outcome = run_module("buildkitd_cache", {"path": named, "purge": purge}, check=True)
+    assert f"{named} cannot be the directory of a build cache, because it belongs to the system" in outcome.message
+
+
+def test_what_is_mounted_below_no_cache_is_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other engines mount layers, too, and a wrong path shall not end their containers."""
+    monkeypatch.setattr(cache, "end_steps", lambda _path: pytest.fail("looked for steps"))
+    for mark in ("buildkitd.lock", "cache.db"):
+        (root / mark).unlink()
+    outcome = run_module("buildkitd_cache", {"path": str(root), "purge": False})
+    assert outcome.result == {"changed": False, "removed": [], "ended": [], "unmounted": []}
+
+
 def test_an_interrupted_run_can_be_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marks by which the directory is known go last."""
 
