@@ -100,6 +100,15 @@ def test_it_moves_into_a_home(workstation, workstation_role, hosts):
     assert f'tlskey: "{place}/key.pem"' in workstation.ran("cat .earthly/config.yml", user="alice")
     workstation.ran("/opt/old/buildctl --addr unix:///run/buildkit-forward/by-tls.sock debug workers", user="alice")
     workstation.ran(". /etc/profile && docker-buildx inspect --bootstrap | grep -q running", user="alice")
+    # Root reads for her what she can read, wherever she links it.
+    workstation.ran(f"cp -rL '{place}' /root/theirs && echo theirs >>/root/theirs/cert.pem", user="root")
+    linked = workstation.ran(f"cd '{place}' && readlink current && ln -sfn /root/theirs current", user="alice").strip()
+    reload = "systemctl reload buildkit-forward-by-tls.service"
+    assert workstation.run(reload, user="root").returncode != 0
+    read = workstation.ran("cat /run/buildkit-forward-by-tls/client.pem; rm -r /root/theirs", user="root")
+    assert "theirs" not in read
+    workstation.ran(f"ln -sfn {linked} '{place}/current'", user="alice")
+    workstation.ran(reload, user="root")
     assert "buildkit-client" not in workstation.ran("id alice", user="root")
     gone = "/etc/buildkit/client/buildkit /etc/buildkit/forward/by-ssh /run/buildkit-forward/by-ssh.sock"
     assert workstation.run(f"ls -d {gone}", user="root").stdout == ""
