@@ -5,7 +5,8 @@ certificates are rotated, the configuration changes, and the version goes up and
 
 It uses the hosts of the scenario `lifecycle`, one for each generation. With BUILDKIT_ARCHIVE= and
 BUILDKIT_ARCHIVE_SHA256= that release takes the place of its generation, or of the newer one. RESTARTS_LONG_STEP= and
-RESTARTS_LIMIT= (seconds) make it shorter.
+RESTARTS_LIMIT= (seconds) make it shorter than half an hour. What clients said that were refused or whose builds failed
+is in .cache/bench/restarts-failed.log.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from load import Load
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCENARIO = CHECKOUT / "molecule" / "lifecycle"
 STATE = CHECKOUT / ".cache" / "bench" / "restarts"
+FAILED = STATE.with_name("restarts-failed.log")  # molecule empties the directory at the end
 HOSTS = {"lifecycle-old": "172.29.216.31", "lifecycle-new": "172.29.216.32"}
 LONG = float(os.environ.get("RESTARTS_LONG_STEP", "60"))
 STEPS = (0, 0, 1, LONG)
@@ -94,7 +96,7 @@ def measure(buildctl: Path, policy: str, change: str, playbook: str, **variables
     for host, load in loads.items():
         left = "left" if f"{host} owes a restart" in said else "restarted"
         rows.append((change, policy or "default", host, left, f"{took:.0f} s", load.summary()))
-        with (STATE / "failed.log").open("a") as log:
+        with FAILED.open("a") as log:
             for build in [*load.failed, *load.refused]:
                 step = f"step {build.step:g} s, ended after {build.took:.1f} s"
                 log.write(f"{change}, policy {policy or 'default'}, {host}: {step}:\n{build.error}\n")
@@ -118,6 +120,7 @@ def rows(buildctl: Path) -> Iterator[list[tuple[str, ...]]]:
 def main() -> None:
     """Measures and prints the table."""
     STATE.mkdir(parents=True, exist_ok=True)
+    FAILED.write_text("")
     os.environ["MOLECULE_EPHEMERAL_DIRECTORY"] = str(STATE)
     subprocess.run(["rm", "-rf", str(STATE / "pki")], check=True)
     given_release()
