@@ -72,7 +72,7 @@ def build(daemon: Daemon, directory: Path, *, ok: bool = True) -> None:
     assert (run.returncode == 0) is ok, run.stderr
 
 
-class Client(subprocess.Popen):  # type: ignore[type-arg]
+class Client(subprocess.Popen[bytes]):
     """The client of a build whose step sleeps.
 
     :param seconds: for how long, which is another time for each, so that the step is found among all others
