@@ -77,7 +77,12 @@ class Job:
         if self.outcome != "FAILED":
             return []
         lines = [line.rstrip() for line in _COLOUR.sub("", self.log.read_text(errors="replace")).splitlines()]
-        found = [line for line in lines if _FAILURE.match(line)]
+        # Molecule breaks Ansible's long lines.
+        found = [
+            " ".join(part.strip(" │") for part in lines[number : number + (3 if "fatal: [" in line else 1)])
+            for number, line in enumerate(lines)
+            if _FAILURE.match(line)
+        ]
         return [_progress.fit(line, 200) for line in found[-_SHOWN:] or [line for line in lines if line][-3:]]
 
     @property
