@@ -92,15 +92,15 @@ def measure(buildctl: Path, policy: str, change: str, playbook: str, **variables
             stack.enter_context(load.running())
         time.sleep(5)
         took, said = play(playbook, **variables)
-    rows = []
+    found: list[tuple[str, ...]] = []
     for host, load in loads.items():
         left = "left" if f"{host} owes a restart" in said else "restarted"
-        rows.append((change, policy or "default", host, left, f"{took:.0f} s", load.summary()))
+        found.append((change, policy or "default", host, left, f"{took:.0f} s", load.summary()))
         with FAILED.open("a") as log:
             for build in [*load.failed, *load.refused]:
                 step = f"step {build.step:g} s, ended after {build.took:.1f} s"
                 log.write(f"{change}, policy {policy or 'default'}, {host}: {step}:\n{build.error}\n")
-    return rows
+    return found
 
 
 def rows(buildctl: Path) -> Iterator[list[tuple[str, ...]]]:

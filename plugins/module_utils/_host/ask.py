@@ -66,7 +66,8 @@ class Rest:
     def update(self, seconds: float) -> None:
         """Listen for so long. Raises HostError when nothing can be heard any more."""
         now = time.monotonic()
-        if self._question is None and not self.line.over and now >= self._next:
+        due = now >= self._next or (self.line.told and not self._known)
+        if due and self._question is None and not self.line.over:
             self._question, self._after, self._next = self.line.call(_HISTORY, _ACTIVE), self.line.told, now + _AGAIN
         self.line.listen(seconds)
         if self._question is None or not self._question.ended:

@@ -383,6 +383,7 @@ def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[
     deadline = built = time.monotonic()
     deadline += wish.stop_timeout
     last = False  # whether nothing more can come
+    held: t.Set[str] = set()
     while proc.identify(daemon.pid) == daemon:
         now = time.monotonic()
         if rest is None or rest.line.dead:
@@ -393,9 +394,11 @@ def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[
             last = rest.line.over
         if rest is None or not rest.none or proc.descendants(pid):
             built = now
-        elif rest.line.told and not rest.line.dead and _alone(pid, wish):
-            rest.line.close()  # it waits for nobody else
-            last = True
+        elif rest.line.told and not rest.line.dead and held != sockets(pid):
+            held = sockets(pid)
+            if _alone(pid, wish):
+                rest.line.close()  # it waits for nobody else
+                last = True
         if now >= deadline or (last and now - built >= CUT_OFF):
             return False
     return True
