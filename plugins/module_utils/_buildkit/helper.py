@@ -26,7 +26,7 @@ _TAIL_BYTES = 4096
 _TAIL_LINES = 6
 
 # Seconds that a program has to end by itself, once its output has ended or once it was asked to.
-_END_LIMIT = 1.0
+_END_LIMIT = 3.0
 _STOP_LIMIT = 0.5
 _PAUSE = 0.005
 
