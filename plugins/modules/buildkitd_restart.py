@@ -116,8 +116,8 @@ restarted:
   sample: true
 how:
   description:
-    - V(idle) when nothing ran, V(down) when it did not run, V(ending) when it was ending already, and
-      V(skipped) when it was left as it is.
+    - V(idle) when nothing ran, V(down) when it did not run or ended by itself, V(ending) when it was ending already,
+      and V(skipped) when it was left as it is.
     - Else what O(policy) said, V(graceful) or V(now).
   returned: success
   type: str

@@ -51,12 +51,14 @@ class Rest:
         self._after = False  # whether the question was asked after it was told
         self._next = 0.0
         self._known = False
+        self._listed: t.Set[str] = set()  # what ran when that was last answered
         self._status: t.Dict[str, Answer] = {}
 
     @property
     def running(self) -> t.Set[str]:
         """Builds that run, or of which it is not known that they ended."""
-        return {ref for ref, status in self._status.items() if not (status.ended and status.good)}
+        followed = {ref for ref, status in self._status.items() if not (status.ended and status.good)}
+        return followed if self.line.over else followed | self._listed
 
     @property
     def none(self) -> bool:
@@ -76,7 +78,7 @@ class Rest:
         if not question.good:
             self._known = False
             return
-        names = _names(self.line.read(question))
+        names = self._listed = _names(self.line.read(question))
         for ref in [one for one, status in self._status.items() if status.ended and not status.good]:
             del self._status[ref]  # it is told anew
         for ref in names - set(self._status):
