@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -118,6 +119,29 @@ class Fleet:
             check=False,
         )
         return Run(done.returncode, done.stdout)
+
+    def play_until(self, text: str, name: str) -> str:
+        """Run a playbook of the collection, kill it when it prints this, and return what it printed."""
+        process = subprocess.Popen(
+            self.command(f"buildfarm.buildkit.{name}"),
+            env=self.environment(),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        printed = ""
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                printed += line
+                if text in line:
+                    break
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return printed
 
     def role(self, name: str) -> str:
         """A playbook that runs one role alone."""

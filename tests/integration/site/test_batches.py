@@ -61,9 +61,15 @@ def spoiled(hosts: Hosts, playbook: str, *says: str, **alpha: t.Any) -> Run:
     return run
 
 
+def recorded(hosts: Hosts, name: str) -> int:
+    """The process that a pid file names; 0 without one."""
+    path = hosts.host / name / "run" / "buildkitd.pid"
+    return int(json.loads(path.read_text())["pid"]) if path.exists() else 0
+
+
 def pids(hosts: Hosts) -> dict[str, int]:
-    """The processes of all daemons, as they were recorded; all of them live."""
-    found = {name: json.loads((hosts.host / name / "run" / "buildkitd.pid").read_text())["pid"] for name in HOSTS}
+    """The processes of all daemons; all of them live."""
+    found = {name: recorded(hosts, name) for name in HOSTS}
     assert set(found.values()) <= set(hosts.processes())
     return found
 
@@ -113,9 +119,22 @@ def test_rotate_stops_after_the_batch(hosts: Hosts) -> None:
     assert restarted(hosts, before) == ["alpha", "beta"]
 
 
+def test_a_run_that_is_killed_while_alpha_goes_back(hosts: Hosts, broken: dict[str, str]) -> None:
+    """Alpha has what was proved, and no daemon; nobody else is touched."""
+    hosts.variables["buildkit_serial"] = 1
+    before = pids(hosts)
+    whole = hosts.hosts["alpha"]
+    hosts.hosts["alpha"] = {**whole, **broken}
+    printed = hosts.play_until("Back | Start the daemon", "site")
+    hosts.hosts["alpha"] = whole
+    assert "Back | Start the daemon" in printed, printed
+    assert {before["beta"], before["gamma"]} <= set(hosts.processes())
+    assert debugged(hosts) == ["beta"]
+
+
 def test_the_next_run_goes_on(hosts: Hosts) -> None:
     """With all that was left, and beta is done already."""
-    before = pids(hosts)
+    before = {name: recorded(hosts, name) for name in HOSTS}
     run = hosts.play("site")
     assert run.code == 0, run.output
     assert hosts.proved(run) == set(HOSTS)
