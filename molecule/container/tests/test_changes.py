@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+SCENARIO = Path(__file__).resolve().parents[1]
 
 # The certificates have 90 days left, and the new ones 100.
 DUE = {"buildkit_pki_valid_for": "100d", "buildkit_pki_renew_before": "95d"}
@@ -87,18 +92,39 @@ def test_a_container_that_was_never_ended_is_left_to_its_builds(hosts, play, tmp
     assert hosts["podman"].created(began) == 0
 
 
+@contextlib.contextmanager
+def _registry(host, kind: str) -> Iterator[str]:
+    """Runs a registry on a host, which has no way to another, with the image of a kind; tells its digest."""
+    host.put(SCENARIO / "registry.py", "/srv/registry.py")
+    host.put(Path(json.loads(os.environ[f"BUILDKIT_IMAGE_{kind}"])["archive"]), "/srv/image.tar")
+    trusted = "/etc/containers/registries.conf.d/here.conf"
+    host.ran(f"printf '[[registry]]\\nlocation = \"127.0.0.1:5000\"\\ninsecure = true\\n' >{trusted}")
+    host.ran("cd /srv && python3 registry.py image.tar 5000 >registry.out 2>/dev/null & echo $! >/srv/registry.pid")
+    try:
+        yield host.ran("until [ -s /srv/registry.out ]; do sleep 0.1; done; cat /srv/registry.out").strip()
+    finally:
+        host.ran(f"kill $(cat /srv/registry.pid); rm /srv/registry.* /srv/image.tar {trusted}")
+
+
 def test_another_image_keeps_the_cache(hosts, play, worker_ids):
-    """A new and an older BuildKit take the places of one another, once, on the same volume."""
-    wishes = {"container-docker": {"image": "OLD"}, "container-podman": {"image": "NEW"}}
-    # Where one generation is all there is, nothing changes.
-    times = 0 if os.environ["BUILDKIT_IMAGE_OLD"] == os.environ["BUILDKIT_IMAGE_NEW"] else 1
+    """A new and an older BuildKit take the places of one another, once, on the same volume.
+
+    They come from a registry, one by its digest and one by its tag.
+    """
     began = time.time()
-    run = play("site", wishes=wishes)
+    with _registry(hosts["docker"], "OLD") as digest, _registry(hosts["podman"], "NEW"):
+        tag = json.loads(os.environ["BUILDKIT_IMAGE_NEW"])["image"].rpartition(":")[2]
+        images = {"docker": f"127.0.0.1:5000/buildkit@{digest}", "podman": f"127.0.0.1:5000/buildkit:{tag}"}
+        wishes = {
+            f"container-{engine}": {"image": kind, "pull": True, "image_name": images[engine]}
+            for engine, kind in (("docker", "OLD"), ("podman", "NEW"))
+        }
+        run = play("site", wishes=wishes)
     assert run.code == 0, run.output
     assert len(run.proved) == 2
     for engine, kind in (("docker", "OLD"), ("podman", "NEW")):
         host = hosts[engine]
-        assert host.created(began) == times
+        assert host.created(began) == 1
         image = json.loads(os.environ[f"BUILDKIT_IMAGE_{kind}"])
         assert host.inspect("container", "buildkitd")["Image"].removeprefix("sha256:") == image["id"]
         assert image["version"] in host.ran(f"{engine} exec buildkitd buildkitd --version")
