@@ -462,7 +462,7 @@ def _log(unit: str) -> str:
             stderr=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=10,
+            timeout=60,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
