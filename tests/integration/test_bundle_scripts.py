@@ -8,9 +8,7 @@ import dataclasses
 import os
 import socket
 import subprocess
-import tarfile
 from datetime import datetime, timezone
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +45,9 @@ def unpack(directory: Path, authority: Authority, client: Pair, pool: str, *daem
         not_after=NOW,
     )
     members = bundle.members_of(pool, identity, [bundle.daemon_of(daemon) for daemon in daemons])
-    with tarfile.open(fileobj=BytesIO(bundle.pack(members, root=f"{pool}-alice", moment=NOW))) as archive:
-        archive.extractall(directory, filter="tar")
+    directory.mkdir(exist_ok=True)
+    packed = bundle.pack(members, root=f"{pool}-alice", moment=NOW)
+    subprocess.run(["tar", "--extract", "--gzip", "--directory", directory], input=packed, check=True)
     return directory / f"{pool}-alice"
 
 

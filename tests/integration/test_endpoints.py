@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -51,7 +52,8 @@ def own_children() -> list[int]:
     """Processes that this one started and that are still there, zombies too."""
     found: list[int] = []
     for task in Path("/proc/self/task").glob("*/children"):
-        found += map(int, task.read_text(encoding="ascii").split())
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += map(int, task.read_text(encoding="ascii").split())
     return sorted(found)
 
 

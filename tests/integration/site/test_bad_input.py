@@ -83,9 +83,7 @@ def test_two_daemons_with_one_name(fleet: Fleet) -> None:
 
 def test_a_port_in_use_by_something_else(fleet: Fleet) -> None:
     """Who holds it is told."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", fleet.port))
-        other.listen()
+    with socket.create_server(("127.0.0.1", fleet.port)):
         assert_refused(
             fleet,
             f"port {fleet.port} is in use by something else",
