@@ -47,7 +47,7 @@ def unpack(directory: Path, authority: Authority, client: Pair, pool: str, *daem
     members = bundle.members_of(pool, identity, [bundle.daemon_of(daemon) for daemon in daemons])
     directory.mkdir(exist_ok=True)
     packed = bundle.pack(members, root=f"{pool}-alice", moment=NOW)
-    subprocess.run(["tar", "--extract", "--gzip", "--directory", directory], input=packed, check=True)
+    subprocess.run(["tar", "--extract", "--directory", directory], input=packed, check=True)
     return directory / f"{pool}-alice"
 
 
