@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import stat
 from dataclasses import replace
@@ -237,15 +238,15 @@ class TestTimeLimits:
 
     def test_many_silent_sockets(self, fast: verify.Daemon) -> None:
         """Twenty of them at once cost what one costs: all have come before the first is given up."""
+
+        def serve(seen: list[str], connection: socket.socket) -> None:
+            seen.append("comes")
+            peers.stay_silent(connection)
+            seen.append("goes")
+
         for limit in LIMITS:
             seen: list[str] = []
-
-            def serve(connection: socket.socket, seen: list[str] = seen) -> None:
-                seen.append("comes")
-                peers.stay_silent(connection)
-                seen.append("goes")
-
-            with peers.listening(serve) as address:
+            with peers.listening(functools.partial(serve, seen)) as address:
                 daemon = replace(fast, address=address)
                 reports = verify.verify([daemon] * 20, verify.Proof(connect_timeout=limit))
             assert {report.failure.kind.value for report in reports if report.failure} == {"timeout"}

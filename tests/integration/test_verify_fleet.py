@@ -8,6 +8,7 @@ Real daemons all, but not as many as there are addresses: each listens on severa
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -101,15 +102,15 @@ def test_limit_without_a_wish(turnstile: Callable[[int], Turnstile], authority: 
 
 def test_dead_hosts_cost_one_time_out(addresses: list[str], authority: Authority, client: Pair) -> None:
     """Ten hosts that hang among twenty that are well: they are all asked before the first of them is given up."""
+
+    def hang(seen: list[str], connection: socket.socket) -> None:
+        seen.append("comes")
+        peers.stay_silent(connection)
+        seen.append("goes")
+
     for limit in (4, 20, 100):  # on a slow machine those that are well need longer
         seen: list[str] = []
-
-        def hang(connection: socket.socket, seen: list[str] = seen) -> None:
-            seen.append("comes")
-            peers.stay_silent(connection)
-            seen.append("goes")
-
-        with peers.listening(hang) as silent:
+        with peers.listening(functools.partial(hang, seen)) as silent:
             reports = prove([silent] * 10 + addresses[:20], authority, client, connect_timeout=limit)
         assert [report.failure.kind.value for report in reports[:10]] == ["timeout"] * 10
         if all(report.ok for report in reports[10:]) and seen.index("goes") == 10:

@@ -234,9 +234,10 @@ def test_a_release_that_is_not_there_leads_to_debian(
 
 def test_a_silent_upstream_is_given_up_in_time(module: ModuleType) -> None:
     """A server that accepts and never answers holds nobody up for longer than the time-out."""
-    no_answer = pytest.raises(Exception, match=r"no answer within 0\.2 s")
-    with socket.create_server(("127.0.0.1", 0)) as server, no_answer:
-        module.connect(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(Exception, match=r"no answer within 0\.2 s"):
+            module.connect(url, timeout=0.2)
 
 
 def test_a_url_of_another_kind_is_not_opened(module: ModuleType) -> None:
