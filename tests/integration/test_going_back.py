@@ -75,31 +75,31 @@ class Daemon:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.tls, self.run = directory, directory / "tls", directory / "run"
-        self.library, self.proved = directory / "lib", directory / "proved"
-        for path in (self.tls, self.library / "1.0.0", self.run):
+        self.releases, self.proved = directory / "lib", directory / "proved"
+        for path in (self.tls, self.releases / "1.0.0", self.run):
             path.mkdir(parents=True)
-        (self.library / "1.0.0" / ".sha256").write_text("one\n")
-        (self.library / "current").symlink_to("1.0.0")
+        (self.releases / "1.0.0" / ".sha256").write_text("one\n")
+        (self.releases / "current").symlink_to("1.0.0")
         for name in ("ca.pem", "cert.pem", "key.pem"):
             (self.tls / name).write_text(f"{name} that was proved")
         config, proxy = directory / "buildkitd.toml", directory / "proxy.env"
         config.write_text("debug = false\n")
         files = {
-            "binary": str(self.library / "current" / ".sha256"),
+            "binary": str(self.releases / "current" / ".sha256"),
             "certificate": str(self.tls / "cert.pem"),
             "trust bundle": str(self.tls / "ca.pem"),
             "configuration": str(config),
             "command line": "argv",
             "proxy": str(proxy),
         }
-        argv = [str(self.library / "current" / "bin" / "buildkitd"), "--some"]
+        argv = [str(self.releases / "current" / "bin" / "buildkitd"), "--some"]
         command_line = hashlib.sha256(" ".join([*argv, "COLOUR=red"]).encode()).hexdigest()
         self.digests = fingerprint.digests(files, {"argv": command_line, str(proxy): fingerprint.stamp(str(proxy))})
         snapshot.keep(
             str(self.proved),
             self.digests,
             files=[str(config)],
-            links=[str(self.library / "current")],
+            links=[str(self.releases / "current")],
             tls_dir=str(self.tls),
             argv=argv,
             environment={"COLOUR": "red"},
@@ -117,7 +117,7 @@ class Daemon:
             "buildkitd_environment": {"COLOUR": "blue"},
             "buildkitd_config_dir": str(self.directory),
             "buildkitd_tls_dir": str(self.tls),
-            "buildkitd_install_dir": str(self.library),
+            "buildkitd_install_dir": str(self.releases),
             "buildkitd_run_dir": str(self.run),
             "buildkitd_log_dir": str(self.directory),
             "__buildkitd_attempted": "0.13.2",
@@ -163,14 +163,14 @@ def forget(daemon: Daemon) -> None:
 
 def uninstall(daemon: Daemon) -> None:
     """Exchange the version that was proved for one that does not start."""
-    shutil.rmtree(daemon.library / "1.0.0")
-    (daemon.library / "2.0.0" / "bin").mkdir(parents=True)
-    (daemon.library / "2.0.0" / ".sha256").write_text("two\n")
-    program = daemon.library / "2.0.0" / "bin" / "buildkitd"
+    shutil.rmtree(daemon.releases / "1.0.0")
+    (daemon.releases / "2.0.0" / "bin").mkdir(parents=True)
+    (daemon.releases / "2.0.0" / ".sha256").write_text("two\n")
+    program = daemon.releases / "2.0.0" / "bin" / "buildkitd"
     program.write_text("#!/bin/sh\necho address already in use\nexit 1\n")
     program.chmod(0o755)
-    (daemon.library / "current").unlink()
-    (daemon.library / "current").symlink_to("2.0.0")
+    (daemon.releases / "current").unlink()
+    (daemon.releases / "current").symlink_to("2.0.0")
 
 
 @pytest.mark.parametrize(
