@@ -438,10 +438,9 @@ class _Host:
             return {}
         return container.runs_with(self.params["config_dir"], self.container.labels)
 
-    def reasons(self) -> t.List[str]:
+    def reasons(self, runs_with: t.Mapping[str, str]) -> t.List[str]:
         """Why the container must be replaced."""
-        found = self.runs_with()
-        return fingerprint.reasons(self.params["parts"], self.labels, found) if found else []
+        return fingerprint.reasons(self.params["parts"], self.labels, runs_with) if runs_with else []
 
     def service(self) -> bool:
         """Whether the role buildkitd set this host up."""
@@ -521,6 +520,7 @@ def main() -> None:
     try:
         host = _Host(params)
         obstacle = host.wait() if params["wait"] else host.look()
+        runs_with = host.runs_with()
         config_text = _read(params["config_file"])
         proved = snapshot.read(params["proved_dir"])
     except (HostError, OSError) as error:
@@ -538,9 +538,9 @@ def main() -> None:
         previous=host.previous,
         unfinished=host.unfinished,
         image=host.image,
-        reasons=host.reasons(),
+        reasons=host.reasons(runs_with),
         started_with=host.container.labels if ours and host.container is not None else {},
-        runs_with=host.runs_with(),
+        runs_with=runs_with,
         disk_size=host.disk_size,
         labels=host.labels,
         record=host.record,

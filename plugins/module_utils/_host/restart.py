@@ -394,9 +394,9 @@ def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[
             last = rest.line.over
         if rest is None or not rest.none or proc.descendants(pid):
             built = now
-        elif rest.line.told and not rest.line.dead and held != sockets(pid):
-            held = sockets(pid)
-            if _alone(pid, wish):
+        elif rest.line.told and not rest.line.dead:
+            before, held = held, sockets(pid)
+            if held != before and _alone(pid, wish):
                 rest.line.close()  # it waits for nobody else
                 last = True
         if now >= deadline or (last and now - built >= CUT_OFF):
