@@ -8,7 +8,6 @@ import contextlib
 import http.server
 import secrets
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -22,6 +21,7 @@ import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import llb, messages
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, line, proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart as restarting
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.http2 import frame
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import (
     Outcome,
     finish,
@@ -80,11 +80,6 @@ def ended(builder: Daemon) -> bool:
 def old(builder: Daemon) -> bool:
     """Whether SIGTERM kills its builds."""
     return "v0.13" in builds.buildctl(builder, "debug", "info")
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
-    """A frame of HTTP/2 (RFC 9113, 4.1)."""
-    return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
 
 
 @contextlib.contextmanager

@@ -120,22 +120,28 @@ class Fleet:
         )
         return Run(done.returncode, done.stdout)
 
-    def play_until(self, text: str, name: str) -> str:
-        """Run a playbook of the collection, kill it when it prints this, and return what it printed."""
-        process = subprocess.Popen(
-            self.command(f"buildfarm.buildkit.{name}"),
+    def start(
+        self, name: str, *arguments: str, stdin: int = subprocess.DEVNULL, **variables: t.Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a playbook of the collection, in a session of its own, so that it can be killed with all it started."""
+        return subprocess.Popen(
+            self.command(f"buildfarm.buildkit.{name}", *arguments, **variables),
             env=self.environment(),
             cwd=self.directory,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
+
+    def play_until(self, text: str, name: str) -> str:
+        """Run a playbook of the collection, kill it when it prints this, and return what it printed."""
+        process = self.start(name)
         printed = ""
         with process:
             assert process.stdout is not None
-            for line in process.stdout:
+            for data in process.stdout:
+                line = data.decode()
                 printed += line
                 if text in line:
                     break

@@ -134,15 +134,7 @@ def test_a_daemon_without_a_ca_is_found_out(builder: Builder, tmp_path: Path) ->
 
 def step_until(fleet: Fleet, task: str, **variables: t.Any) -> str:
     """Run site task by task, kill it when this task is next, and tell what it said."""
-    process = subprocess.Popen(
-        fleet.command("buildfarm.buildkit.site", "--step", **variables),
-        env=fleet.environment(),
-        cwd=fleet.directory,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = fleet.start("site", "--step", stdin=subprocess.PIPE, **variables)
     said = b""
     with process:
         while True:

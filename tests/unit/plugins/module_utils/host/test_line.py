@@ -15,12 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, line
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    """A frame of HTTP/2."""
-    return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
-
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.http2 import frame
 
 GOOD = frame(1, 5, 1, bytes.fromhex("889acac8b21234da8f") + b"\x010")
 
