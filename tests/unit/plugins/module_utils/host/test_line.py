@@ -53,7 +53,7 @@ def listener(tmp_path: Path) -> t.Iterator[t.Callable[[bytes], str]]:
     [
         b"",
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        os.urandom(20000),
+        pytest.param(os.urandom(20000), id="noise"),
         frame(3, 0, 1, b"\0\0\0\2"),
         frame(1, 5, 1, b"an error"),
         frame(0, 0, 1, b"\0\0\0\0\x09\x0a") + GOOD,
