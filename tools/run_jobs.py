@@ -6,7 +6,7 @@
 
 Each job is `COMMAND JOB`, with its output in DIRECTORY/JOB.log. They begin in the order given, as many at once as
 there are lanes. `JOB@FIRST` begins only when the job FIRST has ended well. Every 20 seconds a line says what runs and
-what it said last; the end is what failed, and one line for each job. Exit code 1: a job failed, or could not begin.
+what it said last; the end is one line for each job, and what failed. Exit code 1: a job failed, or could not begin.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ import _progress
 LANES = 2  # where the command line does not say
 STOP_LIMIT_S = 20.0
 _POLL_S = 0.1
-_SHOWN = 20  # lines of one job that say what failed
+_SHOWN = 14  # lines of one job that say what failed
 # What pytest and ansible-test begin their lines with, and what stands somewhere in those of Ansible.
-_FAILURE = re.compile(r"(FAILED|ERROR)[: ]|.*fatal: \[")
+_FAILURE = re.compile(r"(FAILED|ERROR)[: ](?!- RETRYING)|.*fatal: \[")
+_REASON = "E   "  # pytest's, whose first line of several says what was expected
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MARGIN = re.compile(r"^ *│ ?", re.MULTILINE)  # of what Molecule runs
 
 
 @dataclass
@@ -76,14 +78,15 @@ class Job:
         """The lines of its output that say what failed; the last ones, where none does."""
         if self.outcome != "FAILED":
             return []
-        lines = [line.rstrip() for line in _COLOUR.sub("", self.log.read_text(errors="replace")).splitlines()]
-        # Molecule breaks Ansible's long lines.
+        text = _MARGIN.sub("", _COLOUR.sub("", self.log.read_text(errors="replace")))
+        lines = [line.rstrip() for line in text.splitlines()]
         found = [
-            " ".join(part.strip(" │") for part in lines[number : number + (3 if "fatal: [" in line else 1)])
-            for number, line in enumerate(lines)
-            if _FAILURE.match(line)
+            line
+            for before, line in zip(["", *lines], lines)
+            if _FAILURE.match(line) or (line.startswith(_REASON) and not before.startswith(_REASON))
         ]
-        return [_progress.fit(line, 200) for line in found[-_SHOWN:] or [line for line in lines if line][-3:]]
+        found = found or [line for line in lines if line][-3:]
+        return [_progress.fit(line, 300) for line in found[-_SHOWN:]]
 
     @property
     def result(self) -> str:
@@ -161,13 +164,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
     jobs = parse(options.jobs, options.logs)
     run_all(jobs, options.command, options.lanes)
+    print()
+    for job in jobs:
+        print(job.result)
     for job in jobs:
         if job.failures:
             print(f"\nWhat failed in {job.title}:")
             print("\n".join(f"  {line}" for line in job.failures))
-    print()
-    for job in jobs:
-        print(job.result)
     failed = [job.title for job in jobs if job.outcome != "ok"]
     if failed:
         sys.stdout.flush()

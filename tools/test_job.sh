@@ -95,7 +95,7 @@ job_molecule() { # SCENARIO
   rm -rf "$MOLECULE_EPHEMERAL_DIRECTORY"
   # shellcheck source=/dev/null
   [ ! -e "molecule/$1/environment.sh" ] || . "molecule/$1/environment.sh" || return
-  molecule -c molecule/config.yml test --scenario-name "$1"
+  COLUMNS=300 molecule -c molecule/config.yml test --scenario-name "$1" # whole lines, for those who read what failed
 }
 
 # shellcheck source=/dev/null

@@ -20,11 +20,15 @@ echo "words of $1"
 case $1 in
   until-*) until grep -q "^${1#until-} begins" times; do sleep 0.05; done ;;
   endless*) trap 'echo "$1 cleans up" >>times; exit 1' INT; echo $$ >pid; sleep 600 & wait $! ;;
-  bad*) printf '\033[31mFAILED\033[0m a_test.py::one\nERROR: the other\nother words\n'; exit 3 ;;
+  bad* | molecule*) cat "$1.txt"; exit 3 ;;
   mute*) echo "its last words"; exit 3 ;;
 esac
 echo "$1 ends" >>times
 """
+SAID = {
+    "bad": "\033[31mE   assert 1\033[0m\nE    more\nFAILED a_test.py::one\nERROR: the other\nother words\n",
+    "molecule": "  │ FAILED - RETRYING: x\n  \033[2m│\033[0m FAILED b_test.py::two\n  │ fatal: [a host]: x\n  │ word\n",
+}
 
 
 def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
@@ -34,6 +38,8 @@ def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
     command = directory / "command"
     command.write_text(COMMAND)
     command.chmod(0o755)
+    for name, text in SAID.items():
+        (directory / f"{name}.txt").write_text(text)
     return subprocess.Popen(
         [sys.executable, run_jobs.__file__, str(directory / "logs"), str(command), *jobs],
         stdout=subprocess.PIPE,
@@ -74,7 +80,7 @@ def test_one_failure_fails_all_and_stops_only_what_waits_for_it(tmp_path: Path) 
     code, output, errors = finish(start(tmp_path, "bad", "waiting@bad", "next@waiting", "good"))
     assert code == 1
     assert sorted(times(tmp_path)) == ["bad begins", "good begins", "good ends"]
-    results = output.splitlines()[-4:]
+    results = output.partition("\n\nWhat failed in ")[0].splitlines()[-4:]
     assert [line.split(" (")[0] for line in results] == [
         "bad: FAILED",
         "waiting: not run, since bad failed",
@@ -87,10 +93,11 @@ def test_one_failure_fails_all_and_stops_only_what_waits_for_it(tmp_path: Path) 
 
 def test_what_failed_is_said_again_at_the_end(tmp_path: Path) -> None:
     """By the lines that name it, without colour; by the last ones, where none does."""
-    _code, output, _errors = finish(start(tmp_path, "bad", "two", "mute"))
+    _code, output, _errors = finish(start(tmp_path, "bad", "two", "molecule", "mute"))
     end = output.partition("\nWhat failed in ")[2].splitlines()
-    assert end[:-4] == [
-        *("bad:", "  FAILED a_test.py::one", "  ERROR: the other", ""),
+    assert end == [
+        *("bad:", "  E   assert 1", "  FAILED a_test.py::one", "  ERROR: the other", ""),
+        *("What failed in molecule:", "  FAILED b_test.py::two", "  fatal: [a host]: x", ""),
         *("What failed in mute:", "  words of mute", "  its last words"),
     ]
 
