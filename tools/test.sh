@@ -73,7 +73,7 @@ export PIP_RETRIES=10 PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-60} # an index 
 tools/python_env.sh requirements-test.txt || exit 1
 export PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_COLLECTIONS_PATH=$cache/collections ANSIBLE_HOME=$cache/ansible PYTHONPATH=$cache/collections
-export ANSIBLE_LOCALHOST_WARNING=false
+export ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_FORCE_COLOR=false # tests read what Ansible prints
 export HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 
 # Lint first, since it is what fails most; then the longest, so that the lanes end together.
