@@ -10,11 +10,11 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart, watch
 
 _MODULE = "buildfarm.buildkit.buildkitd_restart"
 _FIRST = 1.0  # seconds: it is soon known whether there is anything to wait for
-_SHORTEST = 3 * restart.SETTLED  # seconds: each call counts anew for how long clients have been idle
+_SHORTEST = 3 * watch.SETTLED  # seconds: each call counts anew for how long clients have been idle
 
 
 class ActionModule(ActionBase):
@@ -50,13 +50,13 @@ class ActionModule(ActionBase):
                 return found
             # Nobody waits for a daemon that was silent for so long, nor for a policy that it does not allow.
             refused = arguments.get("policy") == restart.GRACEFUL and not restart.ends_builds(found["version"])
-            if refused or (found["problem"] and length > restart.SILENT):
+            if refused or (found["problem"] and length > watch.SILENT):
                 limit, final = 0.0, True
             elif not found["problem"] and not self._task.no_log:
                 number = len(found["builds"])
                 who = f"{task_vars['inventory_hostname']}: {number} build{'' if number == 1 else 's'} running"
                 Display().display(f"buildkitd_restart: {who}; waited {found['waited_seconds']:.0f} s")
-            length = max(progress, _SHORTEST, 2 * restart.SILENT if found["problem"] else 0.0)
+            length = max(progress, _SHORTEST, 2 * watch.SILENT if found["problem"] else 0.0)
 
     def _call(self, options: dict[str, t.Any], task_vars: t.Any) -> dict[str, t.Any]:
         wrap_async = bool(self._task.async_val) and not self._connection.has_native_async

@@ -19,8 +19,11 @@ import builds
 import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import llb, messages
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, line, proc, process
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, line, proc, process, sockets
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart as restarting
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import watch as watching
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.door import Door
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.http2 import frame
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import (
     Outcome,
@@ -68,8 +71,18 @@ def process_of(builder: Daemon) -> proc.ProcessIdentity:
 
 def told(builder: Daemon) -> bool:
     """Whether it was told to end, and listens no more."""
+    return not sockets.listening(builder.process.pid, where(builder)["port"])
+
+
+def kept_waiting(builder: Daemon) -> bool:
+    """Whether a new client is neither let in nor refused."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", where(builder)["port"])) != 0
+        probe.settimeout(0.5)
+        try:
+            probe.connect(("127.0.0.1", where(builder)["port"]))
+        except TimeoutError:
+            return True
+        return False
 
 
 def ended(builder: Daemon) -> bool:
@@ -138,11 +151,44 @@ def test_policies_when_no_moment_comes(builder: Daemon, tmp_path: Path) -> None:
             assert restart(builder, policy="now", limit=0).result["how"] == "now"
             assert client.wait() != 0
         else:
-            until(lambda: told(builder), "the signal")
+            until(lambda: kept_waiting(builder), "the closed door")
+            assert not told(builder)  # so all calls for the build that are still to come are taken
             client.finish()
             done = finish(graceful)
             assert done.result["how"] == "graceful"
             assert "what still held it up was ended" in done.result["message"]
+    until(lambda: ended(builder), "the end of the daemon")
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_who_cannot_be_kept_waiting(
+    builder: Daemon, tmp_path: Path, possible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of the unix socket, or anybody on an old kernel: the signal comes while it builds, and that ends."""
+    daemon = process_of(builder)
+    if old(builder):
+        with pytest.raises(HostError, match="kills its builds at SIGTERM"):
+            restarting.decide(daemon, wish(builder, policy="graceful"))
+        return
+    if not possible:
+        monkeypatch.setattr(Door, "close", lambda _door: False)
+    release = threading.Event()
+    with slow_server(release) as url, ThreadPoolExecutor() as pool, builds.running(builder, tmp_path) as first:
+        decided = pool.submit(restarting.decide, daemon, wish(builder, limit=0.3))
+        if possible:
+            until(lambda: kept_waiting(builder), "the closed door")
+        second = line.Line(daemon.pid, where(builder)["socket"])
+        answer = second.call("Solve", fetching(url))
+        until(lambda: told(builder), "the signal")
+        first.finish()
+        assert first.wait() == 0
+        assert not decided.done()
+        release.set()
+        while not answer.ended:
+            second.listen(1)
+        second.close()
+        assert answer.good
+        assert decided.result().how == "graceful"
     until(lambda: ended(builder), "the end of the daemon")
 
 
@@ -157,7 +203,7 @@ def test_an_idle_client_holds_nothing_up(builder: Daemon) -> None:
 @pytest.mark.parametrize("local", [False, True])
 def test_who_has_just_connected_is_waited_for(builder: Daemon, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client connects before it builds, so it gets some time for that; here that is an hour."""
-    monkeypatch.setattr(restarting, "SETTLED", 3600.0)
+    monkeypatch.setattr(watching, "SETTLED", 3600.0)
     with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as client:
         client.connect(where(builder)["socket"] if local else ("127.0.0.1", where(builder)["port"]))
         left = restarting.decide(process_of(builder), wish(builder, policy="skip", limit=0.5))
@@ -192,6 +238,15 @@ def slow_server(release: threading.Event) -> Iterator[str]:
             thread.join()
 
 
+def fetching(url: str) -> bytes:
+    """The request for a build that fetches this, and runs no step."""
+    fetch = llb.Operation(ask._text(3, ask._text(1, url).decode()))  # pb.Op, source; pb.SourceOp, identifier
+    request = messages.new("moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(8))
+    request.Definition.MergeFrom(llb.definition(fetch))
+    request.Cache.SetInParent()
+    return bytes(request.SerializeToString())
+
+
 def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that nobody knew of when the daemon got its signal is not lost, though it runs no step, and an idle client
     holds a session. It is known when it ends.
@@ -203,17 +258,13 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
     answers: list[line.Answer] = []
 
     with idle_session(builder), slow_server(release) as url, ThreadPoolExecutor() as pool:
-        fetch = llb.Operation(ask._text(3, ask._text(1, url).decode()))  # pb.Op, source; pb.SourceOp, identifier
-        request = messages.new("moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(8))
-        request.Definition.MergeFrom(llb.definition(fetch))
-        request.Cache.SetInParent()
         client = line.Line(daemon.pid, where(builder)["socket"])
 
         def begin(*arguments: Any) -> None:
             send(*arguments)
             if not answers:
                 until(lambda: told(builder), "the signal")
-                answers.append(client.call("Solve", request.SerializeToString()))
+                answers.append(client.call("Solve", fetching(url)))
 
         monkeypatch.setattr(restarting, "_signal", begin)
         decided = pool.submit(restarting.decide, daemon, wish(builder, stop_timeout=3600))
@@ -238,7 +289,7 @@ def test_a_daemon_that_ends_by_itself(builder: Daemon, tmp_path: Path) -> None:
     with builds.running(builder, tmp_path / "build") as client:
         waiting = module_process("buildkitd_restart", where(builder))
         socket_path = where(builder)["socket"]
-        until(lambda: len(restarting.local_connections(builder.process.pid, socket_path)) > 1, "the module's question")
+        until(lambda: len(sockets.local_connections(builder.process.pid, socket_path)) > 1, "the module's question")
         process.kill_tree(process_of(builder))
         assert finish(waiting).result["how"] == "down"
         assert client.wait() != 0
@@ -252,7 +303,7 @@ def test_a_daemon_that_was_told_before(builder: Daemon, tmp_path: Path) -> None:
         until(lambda: told(builder), "the signal")
         again = [module_process("buildkitd_restart", {**where(builder), "limit": 0}) for _run in range(2)]
         if not kills:
-            time.sleep(restarting.SILENT + 1)
+            time.sleep(watching.SILENT + 1)
             client.finish()
         assert {finish(one).result["how"] for one in again} <= {"ending", "down"}
     until(lambda: ended(builder), "the end of the daemon")

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Restarts a daemon in a moment in which it builds nothing, or, when none comes in time, as the policy says.
 
-The moment is found on the daemon's own host, and the signal follows its answer at once. A client that has just
-connected has not sent its build yet, so nobody may have connected within the last second. From v0.14 on SIGTERM lets
-accepted builds end; before, it kills them.
+The moment is found on the daemon's own host, and the signal follows its answer at once; see :mod:`watch`. From v0.14 on
+SIGTERM lets accepted builds end; before, it kills them.
 """
 
 from __future__ import annotations
@@ -18,26 +17,20 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process, sockets
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.door import Door
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Line
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import ASK_AGAIN, SILENT, Watch
 
 GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
 # Each for what else there is to say, in :attr:`Outcome.how`.
 IDLE, DOWN, ENDING, SKIPPED = "idle", "down", "ending", "skipped"
 
-SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
-SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 _POLL = 0.02  # seconds
-_LULL = 15.0  # seconds
-_ASK = 0.2  # seconds between two attempts to ask a daemon that is silent
 CUT_OFF = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
 _FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
-_ESTABLISHED = "01"  # include/net/tcp_states.h
-_LISTEN = "0A"
-_CONNECTED = "03"  # SS_CONNECTED, include/uapi/linux/net.h
-_LISTENS = "00010000"  # __SO_ACCEPTCON, there too
 
 
 @dataclass(frozen=True)
@@ -142,55 +135,6 @@ def version_of(daemon: proc.ProcessIdentity, socket: str) -> str:
         return ""
 
 
-def sockets(pid: int) -> t.Set[str]:
-    """All sockets of a process, by the number of their inode."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(f"/proc/{pid}/fd/{name}")
-                if target.startswith("socket:["):
-                    found.add(target[len("socket:[") : -1])
-    return found
-
-
-def connections(pid: int, port: int) -> t.Set[str]:
-    """The TCP connections that a process's network namespace has on a port, by the number of their inode.
-
-    One that is not yet accepted has the number 0. The kernel goes through all its buckets for that, which takes some
-    milliseconds, and shows no single moment.
-    """
-    return _tcp(pid, port, _ESTABLISHED)
-
-
-def _tcp(pid: int, port: int, state: str) -> t.Set[str]:
-    found = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as lines:
-                rows = [line.split() for line in lines.readlines()[1:]]
-        except OSError:
-            continue
-        for row in rows:
-            if row[3] == state and int(row[1].rpartition(":")[2], 16) == port:
-                found.add(row[9])
-    return found
-
-
-def local_connections(pid: int, socket: str) -> t.Set[str]:
-    """The connections that a process's network namespace has on a unix socket (unix(7)), ours among them, likewise."""
-    return _unix(pid, socket, 5, _CONNECTED)
-
-
-def _unix(pid: int, socket: str, field: int, value: str) -> t.Set[str]:
-    try:
-        with open(f"/proc/{pid}/net/unix", encoding="utf-8", errors="replace") as lines:
-            rows = [line.split(None, 7) for line in lines.readlines()[1:]]
-    except OSError:
-        return set()
-    return {row[6] for row in rows if len(row) == 8 and row[field] == value and row[7].rstrip("\n") == socket}
-
-
 def server(daemon: proc.ProcessIdentity, wish: Wish) -> int:
     """Number of the process that listens: the daemon, or what it started, where it is rootlesskit; 0 if nobody does."""
     if _listens(daemon.pid, wish):
@@ -205,8 +149,7 @@ def server(daemon: proc.ProcessIdentity, wish: Wish) -> int:
 
 
 def _listens(pid: int, wish: Wish) -> bool:
-    own = sockets(pid)
-    return bool(own & _unix(pid, wish.socket, 3, _LISTENS) or (wish.port and own & _tcp(pid, wish.port, _LISTEN)))
+    return bool(sockets.local_listening(pid, wish.socket) or sockets.listening(pid, wish.port))
 
 
 def _serving(daemon: proc.ProcessIdentity, wish: Wish) -> int:
@@ -216,104 +159,7 @@ def _serving(daemon: proc.ProcessIdentity, wish: Wish) -> int:
         pid = server(daemon, wish)
         if pid or time.monotonic() >= deadline or proc.identify(daemon.pid) != daemon:
             return pid
-        time.sleep(_ASK)
-
-
-class _Watch:
-    """Looks at one daemon until nothing runs.
-
-    ``builds`` are what ran last, by name; ``problem`` is why the daemon cannot be asked, or empty.
-    """
-
-    def __init__(self, daemon: proc.ProcessIdentity, pid: int, wish: Wish) -> None:
-        self._daemon = daemon
-        self._pid = pid  # of what listens
-        self._wish = wish
-        self._since: t.Dict[str, float] = {}  # sockets of its clients, and when they were seen first
-        self._others: t.Optional[t.Set[str]] = None  # sockets that it had before, and are no clients
-        self._ours: t.Set[str] = set()
-        self._begun: t.Dict[str, float] = {}  # builds that run, likewise
-        self.line: t.Optional[Line] = None
-        self.builds: t.List[str] = []
-        self.problem = ""
-
-    def look(self) -> bool:
-        """Whether nothing runs."""
-        self.builds = []
-        try:
-            now = time.monotonic()
-            before = sockets(self._pid) if self.line is None else None
-            if self.line is None:
-                self.line = Line(self._daemon.pid, self._wish.socket)
-            self._begun = {one: self._begun.get(one, now) for one in ask.builds(self.line)}
-            if before is not None:
-                more = sockets(self._pid) - before
-                self._ours = more if len(more) == 1 else set()  # somebody else connected too, and we are one of them
-            self.builds = sorted(self._begun)
-            self.problem = ""
-        except HostError as error:
-            self.close()
-            self.problem = str(error)
-        return not self.problem and not self.builds
-
-    def idle(self) -> bool:
-        """Whether this is the moment."""
-        nothing, settled = self.look(), self._nobody_new()
-        if not (nothing and settled) or self._somebody_waits():
-            return False
-        # What was read is of no single moment: who connects while the one before hangs up is seen the second time.
-        return self._nobody_new() and self.look()
-
-    def _nobody_new(self) -> bool:
-        """Whether nobody has just connected."""
-        now = time.monotonic()
-        present = sockets(self._pid)
-        if self._others is None:
-            clients = connections(self._pid, self._wish.port) if self._wish.port else set()
-            self._others = present - clients - local_connections(self._pid, self._wish.socket)
-        known = self._others | self._ours
-        self._since = {one: self._since.get(one, now) for one in present - known}
-        return all(now - since >= SETTLED for since in self._since.values())
-
-    def _somebody_waits(self) -> bool:
-        """Whether a client has connected that the daemon has not accepted yet."""
-        return bool(self._wish.port) and "0" in connections(self._pid, self._wish.port)
-
-    def wait(self) -> bool:
-        """Wait for the moment; whether it came before the limit. A daemon that is silent is not waited for as long."""
-        began = answered = time.monotonic()
-        while not self.idle():
-            now = time.monotonic()
-            if not self.problem:
-                answered = now
-            if proc.identify(self._daemon.pid) != self._daemon:
-                return False  # it ended by itself
-            if now - began >= self._wish.limit or now - answered >= SILENT:
-                return False
-            time.sleep(_ASK if self.problem else _POLL)
-        return True
-
-    def lull(self) -> bool:
-        """Wait, not for long, until no build has just begun and nobody has just connected; whether nothing runs at all.
-
-        buildctl and buildx call more than once for a build, until its frontend has read the Dockerfile, and a daemon
-        that was told to end takes no more calls.
-        """
-        deadline = time.monotonic() + _LULL
-        while not self.idle():
-            now = time.monotonic()
-            if self.problem or now >= deadline:
-                return False
-            if all(now - since >= SETTLED for since in [*self._begun.values(), *self._since.values()]):
-                return False
-            time.sleep(_POLL)
-        return True
-
-    def close(self) -> None:
-        """Hang up."""
-        if self.line:
-            self.line.close()
-            self.line = None
+        time.sleep(ASK_AGAIN)
 
 
 def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: bool = False) -> Outcome:
@@ -333,16 +179,14 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
     began = time.monotonic()
     if ending:
         outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
-        if not look_once and not _ended(daemon, daemon.pid, wish, None):
+        if not look_once and not _ended(daemon, daemon.pid, wish, None, None, began):
             outcome.killed = True
             process.kill_tree(daemon)
         outcome.stopped = time.monotonic() - began
         return outcome
-    watch = _Watch(daemon, pid or daemon.pid, wish)
+    watch = Watch(daemon, pid or daemon.pid, wish.socket, wish.port)
     try:
-        came = watch.look() if look_once else watch.wait()
-        if not came and policy == GRACEFUL and not look_once:
-            came = watch.lull()
+        came = watch.look() if look_once else watch.wait(wish.limit)
         gone = not came and proc.identify(daemon.pid) != daemon
         outcome = Outcome(
             how=IDLE if came else DOWN if gone else SKIPPED if policy == SKIP else policy,
@@ -353,39 +197,51 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
             waited=wish.waited + time.monotonic() - began,
         )
         if not look_once and outcome.restarted:
-            _stop(daemon, pid or daemon.pid, wish, outcome, watch.line)
+            _stop(daemon, watch, wish, outcome)
     finally:
         watch.close()
     return outcome
 
 
-def _stop(daemon: proc.ProcessIdentity, pid: int, wish: Wish, outcome: Outcome, line: t.Optional[Line]) -> None:
+def _stop(daemon: proc.ProcessIdentity, watch: Watch, wish: Wish, outcome: Outcome) -> None:
     """End the daemon, as was decided."""
     began = time.monotonic()
     if outcome.how == NOW:
         process.kill_tree(daemon)
         return
+    if outcome.how == GRACEFUL:
+        # Half of the time, so that what a client that stays connected begins at last has the other half.
+        watch.drain(wish.stop_timeout / 2)
     _signal(daemon, signal.SIGTERM)
-    rest = ask.Rest(line) if line else None  # else all that is left is to wait for the daemon
-    if not _ended(daemon, pid, wish, rest):
+    rest = ask.Rest(watch.line) if watch.line else None  # else all that is left is to wait for the daemon
+    if not _ended(daemon, watch.pid, wish, rest, watch.door, began):
         outcome.killed = True
-        if rest is None or not rest.none or proc.descendants(pid) or not _force(daemon):
+        if rest is None or not rest.none or proc.descendants(watch.pid) or not _force(daemon):
             process.kill_tree(daemon)
     outcome.stopped = time.monotonic() - began
 
 
-def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[ask.Rest]) -> bool:
-    """Whether it ends within its time.
+def _ended(
+    daemon: proc.ProcessIdentity,
+    pid: int,
+    wish: Wish,
+    rest: t.Optional[ask.Rest],
+    door: t.Optional[Door],
+    began: float,
+) -> bool:
+    """Whether it ends within its time, which began then.
 
     A stream that a client holds open keeps it from that without end, so it is waited for only as long as it builds, and
     some seconds more. When that is not known, it gets all of its time.
     """
-    deadline = built = time.monotonic()
-    deadline += wish.stop_timeout
+    deadline = began + wish.stop_timeout
+    built = time.monotonic()
     last = False  # whether nothing more can come
     held: t.Set[str] = set()
     while proc.identify(daemon.pid) == daemon:
         now = time.monotonic()
+        if door and not door.needed:
+            door.open()  # who connects now waits for the next daemon
         if rest is None or rest.line.dead:
             time.sleep(_POLL)
         else:
@@ -395,7 +251,7 @@ def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[
         if rest is None or not rest.none or proc.descendants(pid):
             built = now
         elif rest.line.told and not rest.line.dead:
-            before, held = held, sockets(pid)
+            before, held = held, sockets.of(pid)
             if held != before and _alone(pid, wish):
                 rest.line.close()  # it waits for nobody else
                 last = True
@@ -406,8 +262,8 @@ def _ended(daemon: proc.ProcessIdentity, pid: int, wish: Wish, rest: t.Optional[
 
 def _alone(pid: int, wish: Wish) -> bool:
     """Whether nobody but us is connected. Who is not yet accepted, and has no number, waits for the next daemon."""
-    others = connections(pid, wish.port) - {"0"} if wish.port else set()
-    return not others and len(local_connections(pid, wish.socket)) <= 1
+    others = sockets.connections(pid, wish.port) - {"0"} if wish.port else set()
+    return not others and len(sockets.local_connections(pid, wish.socket)) <= 1
 
 
 def _force(daemon: proc.ProcessIdentity) -> bool:

@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.action import buildkitd_restart as plugin
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import restart, watch
 
 
 class Waiting(plugin.ActionModule):
@@ -61,22 +61,22 @@ def test_a_daemon_that_starts_is_given_time(run: t.Callable[[t.Any], Waiting]) -
 
 def test_a_silent_daemon_is_not_waited_for(run: t.Callable[[t.Any], Waiting]) -> None:
     """After the time that the module itself gives it, the policy holds."""
-    task = run(lambda now, limit: (min(limit, restart.SILENT), {"problem": "no answer"}))
+    task = run(lambda now, limit: (min(limit, watch.SILENT), {"problem": "no answer"}))
     assert task.wait(limit=600.0)["how"] == "now"
-    assert restart.SILENT <= task.now <= restart.SILENT + 2
+    assert watch.SILENT <= task.now <= watch.SILENT + 2
     assert task.calls[-1] == ("now", 0.0)
 
 
 def test_the_limit_holds_for_a_silent_daemon_too(run: t.Callable[[t.Any], Waiting]) -> None:
     """Nor is it asked for longer than the whole wait."""
-    task = run(lambda now, limit: (min(limit, restart.SILENT), {"problem": "no answer"}))
+    task = run(lambda now, limit: (min(limit, watch.SILENT), {"problem": "no answer"}))
     assert task.wait(limit=3.0)["how"] == "now"
     assert task.now == 3.0
 
 
 def test_idle_clients_settle_within_a_call(run: t.Callable[[t.Any], Waiting]) -> None:
     """However often somebody wants to read a line: each call counts anew for how long they have been idle."""
-    settles = restart.SETTLED + 0.5
+    settles = watch.SETTLED + 0.5
     task = run(lambda now, limit: (settles, {"how": restart.IDLE}) if limit > settles else (limit, {}))
     assert task.wait(limit=600.0, progress=1.0)["how"] == restart.IDLE
     assert task.now < 5

@@ -38,17 +38,6 @@ def test_a_daemon_that_was_ending_and_did_not_in_time(killed: bool) -> None:
     assert "took 600 s more" in outcome.message
 
 
-def test_who_connects_while_the_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That nobody is there at first does not mean that nobody has connected: it takes a while to read who is there."""
-    readings = iter([{"1"}, {"1"}, {"1", "7"}, {"1"}])
-    monkeypatch.setattr(restart, "sockets", lambda _pid: next(readings))
-    monkeypatch.setattr(restart, "connections", lambda _pid, _port: set())
-    watch = restart._Watch(proc.ProcessIdentity(1, 1, ""), 1, restart.Wish(socket="", port=1234))
-    monkeypatch.setattr(watch, "look", lambda: True)
-    assert watch._nobody_new()
-    assert not watch.idle()
-
-
 def test_who_listens(tmp_path: Path) -> None:
     """The process that one is told of may only be what started the daemon."""
     path = str(tmp_path / "daemon.sock")
