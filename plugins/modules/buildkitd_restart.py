@@ -18,8 +18,8 @@ description:
     milliseconds, and so that a certificate that ended is no obstacle.
   - Clients that only hold a connection do not keep it from restarting. They are cut off when they hold it up for more
     than five seconds.
-  - New clients of the TCP port are kept waiting by the kernel (Linux 5.6) from the last look until the daemon listens no
-    more, so that none is accepted by a daemon that ends.
+  - From the last look until the daemon listens no more, the kernel keeps new clients of the TCP port waiting, so that
+    none is accepted by a daemon that ends. That takes Linux 5.6.
   - Builds that were sent as internal, such as this collection's own proofs, are not counted.
   - While it waits, the task shows a line every O(progress) seconds that says what still runs.
 extends_documentation_fragment:
@@ -52,7 +52,7 @@ options:
     type: path
     default: /run/buildkit/buildkitd.sock
   port:
-    description: The daemon's TCP port, to see who has just connected and to keep new clients waiting. V(0) if it has none.
+    description: The daemon's TCP port, to see who has just connected, and to keep clients waiting. V(0) if it has none.
     type: int
     default: 0
   command:
@@ -65,9 +65,9 @@ options:
   policy:
     description:
       - What to do when the daemon still builds after O(limit) seconds, or cannot be asked.
-      - V(graceful) keeps new clients of the TCP port waiting until all builds have ended, then sends SIGTERM. Builds that
-        take longer than half of O(stop_timeout), or where clients cannot be kept waiting, end after SIGTERM. It is refused
-        before v0.14, where SIGTERM kills them.
+      - V(graceful) keeps new clients of the TCP port waiting until all builds have ended, then sends SIGTERM. Builds
+        that take longer than half of O(stop_timeout), or where clients cannot be kept waiting, end after SIGTERM. It is
+        refused before v0.14, where SIGTERM kills them.
       - V(skip) leaves it as it is. That is no failure, see RV(restarted).
       - V(now) kills it with all its builds.
       - Without it, V(graceful) from v0.14 on and V(skip) before.
