@@ -34,7 +34,7 @@ class Builder:
         return f"tcp://{self.address}:1234"
 
     def buildctl(
-        self, *arguments: str, tls_dir: Path | None = None, timeout: float = 60
+        self, *arguments: str, tls_dir: Path | None = None, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """Runs the buildctl of the builder's own release on the controller, as client alice by default."""
         program = self.scratch / "buildctl"

@@ -22,7 +22,7 @@ def docker(*arguments: str, **options) -> str:
 @contextlib.contextmanager
 def virgin(name: str, address: str, *options: str) -> Iterator[str]:
     """A host with systemd, made as those of the scenario, with more options for docker."""
-    docker("rm", "-fv", name, stderr=subprocess.DEVNULL)
+    subprocess.run(["docker", "rm", "-fv", name], capture_output=True, check=False)  # most often there is none
     docker(
         *("run", "--detach", "--name", name, "--hostname", name, "--network", NETWORK, "--ip", address),
         *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cgroupns", "private"),
@@ -32,10 +32,13 @@ def virgin(name: str, address: str, *options: str) -> Iterator[str]:
         *(os.environ["BUILDKIT_HOST_IMAGE"], "systemd"),
     )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         asked = ["docker", "exec", name, "systemctl", "is-system-running"]
-        while subprocess.run(asked, capture_output=True, text=True, check=False).stdout != "running\n":
-            assert time.monotonic() < deadline
+        while (state := subprocess.run(asked, capture_output=True, text=True, check=False).stdout) != "running\n":
+            assert time.monotonic() < deadline, state + docker("exec", name, "systemctl", "--failed", "--no-pager")
+            if state == "degraded\n":  # as it would stay after something timed out on a slow machine
+                again = "systemctl restart $(systemctl --failed --plain --quiet | cut -d' ' -f1)"
+                subprocess.run(["docker", "exec", name, "sh", "-c", again], capture_output=True, check=False)
             time.sleep(0.2)
         yield name
     finally:
