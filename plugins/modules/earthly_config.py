@@ -22,7 +22,7 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: Shows the whole file.
+    details: Shows the keys that it sets, and nothing else of the file, which may hold passwords.
   idempotent:
     support: full
 requirements:
@@ -148,7 +148,8 @@ def _run(module: AnsibleModule) -> t.Dict[str, t.Any]:
         # All of them are looked at before one is written.
         plans = {path: plan for path in paths for plan in [_plan(path, wanted, params["state"])] if plan}
         for path, (before, after) in plans.items():
-            diff.append({"before_header": path, "after_header": path, "before": before, "after": after})
+            sides = {"before": earthly.shown(before, wanted), "after": earthly.shown(after, wanted)}
+            diff.append({"before_header": path, "after_header": path, **sides})
             if not module.check_mode:
                 _write(path, after)
     return {"changed": bool(plans), "files": list(plans), "diff": diff}

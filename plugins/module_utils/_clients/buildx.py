@@ -180,8 +180,9 @@ def parse(data: bytes, path: str) -> Stored:
     try:
         stored = json.loads(data.decode("utf-8"))
         driver, name, nodes = stored["Driver"], stored["Name"], stored["Nodes"] or []
-        usable = all(isinstance(node["Name"], str) and isinstance(node["Endpoint"], str) for node in nodes)
-    except (ValueError, KeyError, TypeError):
+        dump(stored)  # Python reads half a surrogate and NaN, which JSON has not
+        usable = isinstance(driver, str) and bool(_NAME.fullmatch(name)) and all(map(_is_node, nodes))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ClientError):
         usable = False
     if not usable:
         raise ClientError(f"{path} is not what buildx stores of a builder. Move it away and try again.")
@@ -191,6 +192,14 @@ def parse(data: bytes, path: str) -> Stored:
             f"and a cache that only buildx can remove: choose another name, or remove it with: docker buildx rm {name}"
         )
     return dict(stored)
+
+
+def _is_node(node: t.Mapping[str, t.Any]) -> bool:
+    """Whether buildx would take this for a node; where it would not, this may fail instead."""
+    options = node.get("DriverOpts") or {}
+    for platform in node.get("Platforms") or []:
+        platforms.from_stored(platform)
+    return all(isinstance(value, str) for value in (node["Name"], node["Endpoint"], *options, *options.values()))
 
 
 def certificates_of(data: bytes, path: str) -> t.Set[t.Optional[str]]:
@@ -265,7 +274,7 @@ _WORDS = {"Endpoint": "endpoint", "Platforms": "list of platforms", "DriverOpts"
 
 def dump(value: t.Mapping[str, t.Any]) -> bytes:
     """JSON, to the byte as Go writes it: compact, with these characters escaped, and no newline at the end."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for character in "&<>\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8")

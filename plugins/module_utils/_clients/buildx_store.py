@@ -96,7 +96,7 @@ class BuildxStore:
         """What the file ``current`` holds; empty where there is none, or buildx could not read it either."""
         try:
             found = json.loads(_files.read_optional(os.path.join(self.path, "current")) or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -86,7 +86,16 @@ def remove(text: str, ours: t.Mapping[str, t.Any]) -> str:
             removed = True
     if removed and not any(line.strip() for line in lines[start + 1 : end]):
         del lines[start:end]
-    return "".join(lines)
+    return "".join(lines) if removed else text
+
+
+def shown(text: str, ours: t.Iterable[str]) -> str:
+    """The lines of these keys of ``global``, for a diff; all else may be secret, such as passwords for git."""
+    lines = _checked(text)
+    start, end, indent = _find_global(lines)
+    found = [_find_key(lines, start + 1, end, indent, key) for key in ours] if start >= 0 else []
+    kept = "".join("".join(lines[place[0] : place[1]]) for place in found if place)
+    return f"global:\n{kept}" if kept else ""
 
 
 def _checked(text: str) -> t.List[str]:

@@ -96,6 +96,15 @@ def test_a_dangling_choice_is_cleared(options: dict[str, t.Any]) -> None:
     assert run_module("buildx_builder", gone).result["reasons"] == ["it is the default no more"]
 
 
+@pytest.mark.parametrize("data", [b"\xff", b"[1]", b"[" * 100_000, b'{"Name":5}'])
+def test_a_choice_that_cannot_be_read_is_none(options: dict[str, t.Any], data: bytes) -> None:
+    """It is written anew where one is made, and is in nobody's way."""
+    run_module("buildx_builder", options)
+    (files(options) / "current").write_bytes(data)
+    assert run_module("buildx_builder", options).result["changed"] is False
+    assert run_module("buildx_builder", {**options, "default": True}).result["is_default"] is True
+
+
 def test_builders_that_are_left_over_are_removed(options: dict[str, t.Any], tmp_path: Path) -> None:
     """Those with our certificate and that beginning, but for those to keep; nothing of anybody else."""
     for name in ("pool", "pool-1", "pool-2", "pool-3", "poolside"):

@@ -294,13 +294,28 @@ def test_a_builder_of_another_driver_is_refused(driver: str) -> None:
         buildx.parse(json.dumps(stored).encode(), "/x")
 
 
+def with_node(**changed: t.Any) -> bytes:
+    """A builder with one node that has something odd."""
+    return json.dumps({"Driver": "remote", "Name": "x", "Nodes": [{"Name": "n", "Endpoint": ONE, **changed}]}).encode()
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"null", b'{"Driver":"remote"}', b'{"Driver":"remote","Name":"x","Nodes":[1]}', b"\xff"]
+    "data",
+    [
+        *(b"", b"{", b"[]", b"null", b'{"Driver":"remote"}', b'{"Driver":"remote","Name":"x","Nodes":[1]}', b"\xff"),
+        *(b'{"Driver":"remote","Name":5,"Nodes":[]}', b'{"Driver":5,"Name":"x","Nodes":[]}', b"[" * 100_000),
+        *(b'{"Driver":"remote","Name":"../x","Nodes":[]}', b'{"Driver":"remote","Name":"x","Nodes":"x"}'),
+        *(b'{"Driver":"remote","Name":"x","Nodes":[],"V":NaN}'),
+        *(with_node(DriverOpts="x"), with_node(DriverOpts=["x"]), with_node(DriverOpts={"cacert": 5})),
+        *(with_node(Platforms="x"), with_node(Platforms=["linux/amd64"]), with_node(Platforms=[{"os": "linux"}])),
+        *(with_node(V="\ud800"), with_node(V=float("nan")), with_node(Name=5), with_node(Endpoint=None)),
+    ],
 )
 def test_what_buildx_did_not_write_is_refused(data: bytes) -> None:
-    """With the file's name, and no traceback."""
+    """With the file's name, and no traceback; and no certificate is found in it."""
     with pytest.raises(ClientError, match="/x/pool is not what buildx stores"):
         buildx.parse(data, "/x/pool")
+    assert buildx.certificates_of(data, "/x/pool") == set()
 
 
 CHOSEN = {"Key": "unix:///d", "Name": "pool", "Global": False}

@@ -78,6 +78,8 @@ def test_values_of_others_are_not_removed() -> None:
     changed = merged.replace("tcp://builder.example.com:8372", "tcp://mine.example.com:8372")
     assert yaml.safe_load(earthly.remove(changed, OURS)) == {"global": {"buildkit_host": "tcp://mine.example.com:8372"}}
     assert earthly.remove(merged, OURS) == ""
+    nothing_of_ours = "global:\n  cache_size_mb: 10"
+    assert earthly.remove(nothing_of_ours, OURS) == nothing_of_ours
 
 
 @pytest.mark.parametrize(
