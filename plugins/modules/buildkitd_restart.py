@@ -55,6 +55,13 @@ options:
     description: The daemon's TCP port, to see who has just connected, and to keep clients waiting. V(0) if it has none.
     type: int
     default: 0
+  hold:
+    description:
+      - Whether new clients of O(port) are kept waiting. V(false) where the next daemon has another address behind the
+        one that clients dial, as a container of Podman with a published port has. The kernel goes on sending what a
+        waiting client sends to the address that was there first.
+    type: bool
+    default: true
   command:
     description:
       - What starts the daemon again, as a program and its arguments. Without it the daemon is only ended.
@@ -187,6 +194,7 @@ def main() -> None:
             "pid": {"type": "int"},
             "socket": {"type": "path", "default": "/run/buildkit/buildkitd.sock"},
             "port": {"type": "int", "default": 0},
+            "hold": {"type": "bool", "default": True},
             "command": {"type": "list", "elements": "str", "default": []},
             "policy": {"type": "str", "choices": ["", "graceful", "skip", "now"], "default": ""},
             "limit": {"type": "float", "default": 600},
@@ -202,6 +210,7 @@ def main() -> None:
     wish = restart.Wish(
         socket=params["socket"],
         port=params["port"],
+        hold=params["hold"],
         policy=params["policy"],
         limit=params["limit"],
         waited=params["waited"],

@@ -39,6 +39,7 @@ class Wish:
 
     :param socket: the daemon's unix socket, as the daemon sees it
     :param port: its TCP port; 0 if it has none
+    :param hold: whether new clients of that are kept waiting while it ends
     :param policy: what to do at the limit: GRACEFUL, SKIP or NOW; empty for the best that the daemon allows
     :param limit: how long to wait for a moment in which nothing runs, in seconds
     :param waited: how long was waited before, in seconds
@@ -49,6 +50,7 @@ class Wish:
 
     socket: str
     port: int = 0
+    hold: bool = True
     policy: str = ""
     limit: float = 600.0
     waited: float = 0.0
@@ -184,7 +186,7 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
             process.kill_tree(daemon)
         outcome.stopped = time.monotonic() - began
         return outcome
-    watch = Watch(daemon, pid or daemon.pid, wish.socket, wish.port)
+    watch = Watch(daemon, pid or daemon.pid, wish.socket, wish.port, hold=wish.hold)
     try:
         came = watch.look() if look_once else watch.wait(wish.limit)
         gone = not came and proc.identify(daemon.pid) != daemon
@@ -212,6 +214,8 @@ def _stop(daemon: proc.ProcessIdentity, watch: Watch, wish: Wish, outcome: Outco
     if outcome.how == GRACEFUL:
         # Half of the time, so that what a client that stays connected begins at last has the other half.
         watch.drain(wish.stop_timeout / 2)
+        if proc.identify(daemon.pid) != daemon:
+            outcome.how, outcome.waited = DOWN, outcome.waited + time.monotonic() - began
     _signal(daemon, signal.SIGTERM)
     rest = ask.Rest(watch.line) if watch.line else None  # else all that is left is to wait for the daemon
     if not _ended(daemon, watch.pid, wish, rest, watch.door, began):

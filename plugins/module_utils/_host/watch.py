@@ -29,13 +29,16 @@ class Watch:
     ``builds`` are what ran last, by name; ``problem`` is why the daemon cannot be asked, or empty.
     """
 
-    def __init__(self, daemon: proc.ProcessIdentity, pid: int, socket: str, port: int) -> None:
-        """Watch a daemon of which ``pid`` listens, on a unix socket, and on a TCP port unless that is 0."""
+    def __init__(self, daemon: proc.ProcessIdentity, pid: int, socket: str, port: int, *, hold: bool = True) -> None:
+        """Watch a daemon of which ``pid`` listens, on a unix socket, and on a TCP port unless that is 0.
+
+        :param hold: whether new clients of that port may be kept waiting
+        """
         self._daemon = daemon
         self.pid = pid
         self._socket = socket
         self._port = port
-        self.door = Door(pid, port)
+        self.door = Door(pid, port if hold else 0)
         self._since: t.Dict[str, float] = {}  # sockets of its clients, and when they were seen first
         self._others: t.Optional[t.Set[str]] = None  # sockets that it had before, and are no clients
         self._ours: t.Set[str] = set()

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, restart
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import Watch
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,23 @@ def test_who_listens(tmp_path: Path) -> None:
         assert restart.server(parent, wish) == child.pid
         child.communicate()
     assert restart.server(parent, wish) == 0
+
+
+def test_nobody_is_kept_waiting_where_that_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client sends that waits would go on to an address that the next daemon does not have."""
+    doors: list[bool] = []
+
+    def wait(watch: Watch, _limit: float) -> bool:
+        doors.append(watch.door.close())
+        watch.door.open()
+        return False
+
+    monkeypatch.setattr(Watch, "wait", wait)
+    monkeypatch.setattr(restart, "version_of", lambda _daemon, _socket: "v0.25.2")
+    daemon = proc.identify(os.getpid())
+    assert daemon
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        restart.decide(daemon, restart.Wish(socket="/none", port=port, policy=restart.SKIP, hold=False))
+        assert doors == [False]
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
