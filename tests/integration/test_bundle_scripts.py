@@ -97,6 +97,20 @@ def test_buildx_follows_a_pool_that_changes(
     assert (buildx.config / "current").read_bytes() == chosen
 
 
+def test_builders_of_hosts_that_left_go(buildx: Buildx, authority: Authority, client: Pair, tmp_path: Path) -> None:
+    """Of two equal hosts one is left, so that the pool's builder is all; what others made under such a name stays."""
+    place = unpack(tmp_path / "R&D", authority, client, "pool", node("a", ONE), node("b", TWO))
+    assert _setup(place, buildx).returncode == 0
+    buildx.good("create", "--name", "pool-mine", "--driver", "remote", "unix:///mine.sock")
+    made = sorted(path.name for path in (buildx.config / "instances").iterdir())
+    assert made == ["pool", "pool-a", "pool-b", "pool-mine"]
+    unpack(tmp_path / "R&D", authority, client, "pool", node("a", ONE))
+    for _again in range(2):
+        done = _setup(place, buildx)
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in (buildx.config / "instances").iterdir()) == ["pool", "pool-mine"]
+
+
 def test_the_builder_of_another_pool_is_left_alone(
     buildx: Buildx, authority: Authority, client: Pair, tmp_path: Path
 ) -> None:

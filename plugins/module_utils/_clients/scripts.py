@@ -161,6 +161,12 @@ buildx() {
     fail "there is no docker buildx here; install it (Debian: docker-buildx), or name the program in BUILDX"
   fi
 }
+
+# Whether a builder, of which this is the file, uses the certificates of this directory.
+is_ours() {
+  stored=$(printf '%s' "$dir" | sed 's/&/\\u0026/g; s/</\\u003c/g; s/>/\\u003e/g') # as buildx writes it in JSON
+  [ -f "$1" ] && grep -Fq "\"cacert\":\"$stored/ca.pem\"" "$1"
+}
 """
 
 SETUP_BUILDX = (
@@ -224,7 +230,16 @@ node() {
 
 @NODES@
 
-echo "These builders are ready: @BUILDERS@"
+# Those of hosts that left the pool, or need none of their own any more.
+builders="@BUILDERS@"
+for file in "$state/instances/@POOL@-"*; do
+  case " $builders " in
+    *" ${file##*/} "*) ;;
+    *) ! is_ours "$file" || buildx rm "${file##*/}" >/dev/null 2>&1 || fail "removing the builder ${file##*/} failed" ;;
+  esac
+done
+
+echo "These builders are ready: $builders"
 echo "Use one: docker buildx build --builder @BUILDER@ .  After '. $dir/env.sh' docker build and compose use it too."
 """
 )
@@ -236,11 +251,9 @@ set -eu
 """
     + _BUILDX
     + r"""
-# As buildx writes it in JSON.
-stored=$(printf '%s' "$dir" | sed 's/&/\\u0026/g; s/</\\u003c/g; s/>/\\u003e/g')
 found=
 for file in "$state/instances"/*; do
-  if [ -f "$file" ] && grep -Fq "\"cacert\":\"$stored/ca.pem\"" "$file"; then
+  if is_ours "$file"; then
     found=yes
     buildx rm "${file##*/}"
   fi
