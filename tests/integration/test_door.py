@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -148,6 +149,34 @@ def test_a_socket_that_cannot_be_borrowed(
     door = Door(pid, port)
     assert not door.close()
     assert welcome(port)
+
+
+def test_no_process_for_it(server: tuple[subprocess.Popen[str], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many already: the door stays open, and nothing is left behind."""
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = os.listdir("/proc/self/fd")
+    door = Door(server[0].pid, server[1])
+    assert not door.close()
+    assert os.listdir("/proc/self/fd") == before
+    assert welcome(server[1])
+
+
+def test_nobody_hears_of_the_end_of_children(
+    server: tuple[subprocess.Popen[str], int],
+) -> None:
+    """As where whoever runs the module ignores SIGCHLD: the door is opened all the same."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        door = Door(server[0].pid, server[1])
+        assert door.close()
+        door.open()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert welcome(server[1])
 
 
 def children(pid: int) -> list[int]:

@@ -284,14 +284,23 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
     until(lambda: ended(builder), "the end of the daemon")
 
 
-def test_a_daemon_that_ends_by_itself(builder: Daemon, tmp_path: Path) -> None:
-    """Nobody waits for it any longer, and its builds are not said to have ended."""
+@pytest.mark.parametrize("policy", ["", "graceful"])
+def test_a_daemon_that_ends_by_itself(builder: Daemon, tmp_path: Path, policy: str) -> None:
+    """Nobody waits for it any longer, and its builds are not said to have ended; also when it was to be ended."""
+    if policy and old(builder):
+        return  # refused, see above
     with builds.running(builder, tmp_path / "build") as client:
-        waiting = module_process("buildkitd_restart", where(builder))
+        waiting = module_process(
+            "buildkitd_restart", {**where(builder), "policy": policy, "limit": 0 if policy else 600}
+        )
         socket_path = where(builder)["socket"]
         until(lambda: len(sockets.local_connections(builder.process.pid, socket_path)) > 1, "the module's question")
+        if policy:
+            until(lambda: kept_waiting(builder), "the closed door")
         process.kill_tree(process_of(builder))
-        assert finish(waiting).result["how"] == "down"
+        done = finish(waiting)
+        assert done.result["how"] == "down"
+        assert "It ended by itself" in done.result["message"]
         assert client.wait() != 0
 
 

@@ -11,6 +11,7 @@ A process of its own holds the filter, and takes it away when the one that wante
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import signal
@@ -20,14 +21,8 @@ import typing as t
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import sockets
 
-try:
-    import ctypes
-except ImportError:  # the smallest installations of Python have none
-    _POSSIBLE = False
-else:
-    _POSSIBLE = True
-
-_PIDFD_OPEN, _PIDFD_GETFD = 434, 438  # the same on all architectures, include/uapi/asm-generic/unistd.h
+# Numbers of Linux, those of all architectures that BuildKit is released for.
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438  # include/uapi/asm-generic/unistd.h
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27  # include/uapi/asm-generic/socket.h
 _NOTHING = struct.pack("HBBI", 6, 0, 0, 0)  # BPF_RET | BPF_K: return 0 bytes, include/uapi/linux/filter.h
 _CLOSED = b"c"
@@ -40,7 +35,7 @@ class Door:
         self._pid = pid
         self._port = port
         self._guard = 0  # the process that holds the filter, when closed
-        self._release = -1  # the end of a pipe; when that is closed, the guard opens the door
+        self._hold: t.Optional[socket.socket] = None  # when that is closed, the guard opens the door
         self._listening: t.Set[str] = set()
 
     @property
@@ -56,29 +51,30 @@ class Door:
     def close(self) -> bool:
         """Have new clients wait; whether they do. It is not possible on each system, and without a port."""
         self._listening = self._listening or sockets.listening(self._pid, self._port)
-        if self.closed or not self._listening or not _POSSIBLE:
+        if self.closed or not self._listening:
             return self.closed
-        told, tell = os.pipe()
-        released, self._release = os.pipe()
-        self._guard = os.fork()
-        if self._guard == 0:
-            _guard(self._pid, self._listening, tell, released)
-        os.close(tell)
-        os.close(released)
-        with os.fdopen(told, "rb") as answer:
-            if answer.read(1) != _CLOSED:
-                self.open()
-        return self.closed
+        with contextlib.suppress(OSError):  # too many processes or files
+            self._hold, theirs = socket.socketpair()
+            with theirs:
+                self._guard = os.fork()
+                if self._guard == 0:
+                    _guard(self._pid, self._listening, theirs)
+            if self._hold.recv(1) == _CLOSED:
+                return True
+        self.open()
+        return False
 
     def open(self) -> None:
         """Let them in again."""
-        if self.closed:
-            os.close(self._release)
-            os.waitpid(self._guard, 0)
-            self._guard = 0
+        guard, self._guard = self._guard, 0
+        if self._hold:
+            self._hold.close()
+        if guard:
+            with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD waits likewise, but is not told
+                os.waitpid(guard, 0)
 
 
-def _guard(pid: int, inodes: t.Set[str], tell: int, released: int) -> t.NoReturn:
+def _guard(pid: int, inodes: t.Set[str], line: socket.socket) -> t.NoReturn:
     """The life of the process that holds the filter. Nobody's output, connection or signal is to hang on it."""
     try:
         os.setsid()
@@ -88,16 +84,15 @@ def _guard(pid: int, inodes: t.Set[str], tell: int, released: int) -> t.NoReturn
         for standard in range(3):
             os.dup2(nowhere, standard)
         for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) not in (tell, released):
+            if int(name) > 2 and int(name) != line.fileno():
                 with contextlib.suppress(OSError):
                     os.close(int(name))
         borrowed = [_borrow(pid, number) for number, inode in sockets.by_number(pid).items() if inode in inodes]
         try:
             for one in borrowed:
                 _attach(one)
-            os.write(tell, _CLOSED)
-            os.close(tell)
-            os.read(released, 1)
+            line.send(_CLOSED)
+            line.recv(1)
         finally:
             for one in borrowed:
                 with contextlib.suppress(OSError):  # it had none yet
@@ -116,6 +111,8 @@ def _borrow(pid: int, number: int) -> socket.socket:
 
 
 def _call(*arguments: int) -> int:
+    import ctypes  # the smallest installations of Python have none
+
     result: int = ctypes.CDLL(None, use_errno=True).syscall(*arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -123,5 +120,5 @@ def _call(*arguments: int) -> int:
 
 
 def _attach(listening: socket.socket) -> None:
-    program = ctypes.create_string_buffer(_NOTHING)
-    listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+    program = array.array("B", _NOTHING)
+    listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0]))

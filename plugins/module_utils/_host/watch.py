@@ -20,7 +20,7 @@ SETTLED = 1.0  # seconds after which a client that has connected, but builds not
 SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
 ASK_AGAIN = 0.2  # seconds between two attempts to ask a daemon that is silent
 _POLL = 0.02  # seconds
-_LULL = 15.0  # seconds
+_LULL = 15.0  # seconds to wait for one
 
 
 class Watch:
@@ -103,8 +103,12 @@ class Watch:
 
         When it came, new clients wait until :meth:`close`, where that is possible.
         """
+        return self._until(self._moment, limit)
+
+    def _until(self, come: t.Callable[[], bool], limit: float) -> bool:
+        """Wait for something that looking tells; whether it came."""
         began = answered = time.monotonic()
-        while not self._moment():
+        while not come():
             now = time.monotonic()
             if not self.problem:
                 answered = now
@@ -122,35 +126,33 @@ class Watch:
         waiting, all there is to do is to wait for a lull.
         """
         deadline = time.monotonic() + seconds
-        closed = self.door.close()
         before, inside = set(self._begun), self._local_clients()
         came: t.Set[str] = set()
-        while closed and not self.idle():
-            if time.monotonic() >= deadline or proc.identify(self._daemon.pid) != self._daemon:
-                return
-            came |= self._local_clients() - inside
-            closed = not self.problem and not (came and set(self._begun) - before)
-            time.sleep(_POLL)
-        if not closed:
-            self._lull()
+
+        def others() -> bool:
+            came.update(self._local_clients() - inside - self._ours)
+            return bool(came and set(self._begun) - before)
+
+        if self.door.close():
+            self._until(lambda: self.idle() or others(), seconds)
+        if not self.door.closed or others():
+            self._until(self._lull, min(_LULL, deadline - time.monotonic()))
 
     def _local_clients(self) -> t.Set[str]:
         return sockets.of(self.pid) & sockets.local_connections(self.pid, self._socket)
 
-    def _lull(self) -> None:
-        """Wait, not for long, until no build has just begun and nobody has just connected.
+    def _lull(self) -> bool:
+        """Whether no build has just begun and nobody has just connected.
 
         buildctl and buildx call more than once for a build, until its frontend has read the Dockerfile, and a daemon
         that was told to end takes no more calls.
         """
-        deadline = time.monotonic() + _LULL
-        while not self.idle():
-            now = time.monotonic()
-            if self.problem or now >= deadline:
-                return
-            if all(now - since >= SETTLED for since in [*self._begun.values(), *self._since.values()]):
-                return
-            time.sleep(_POLL)
+        if self.idle():
+            return True
+        now = time.monotonic()
+        return not self.problem and all(
+            now - since >= SETTLED for since in [*self._begun.values(), *self._since.values()]
+        )
 
     def close(self) -> None:
         """Hang up, and keep nobody waiting."""

@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, sockets
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import watch as watching
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.door import Door
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import Watch
 
 
@@ -31,7 +35,35 @@ def test_who_connects_before_the_door_is_closed(watch: Watch, monkeypatch: pytes
     present = {"1"}
     monkeypatch.setattr(sockets, "of", lambda _pid: set(present))
     did: list[str] = []
-    monkeypatch.setattr(watch.door, "close", lambda: (present.add("7"), did.append("close"))[1] is None)
+
+    def close() -> bool:
+        present.add("7")
+        did.append("close")
+        return True
+
+    monkeypatch.setattr(watch.door, "close", close)
     monkeypatch.setattr(watch.door, "open", lambda: did.append("open"))
     assert not watch.wait(0)
     assert did == ["close", "open"]
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_a_drain_has_an_end(watch: Watch, monkeypatch: pytest.MonkeyPatch, possible: bool) -> None:
+    """However many builds begin, also where nobody can be kept waiting: the rest of the time is for those to end."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def look() -> bool:
+        watch._begun = {str(now): now}
+        return False
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(watch, "look", look)
+    monkeypatch.setattr(proc, "identify", lambda _pid: watch._daemon)
+    monkeypatch.setattr(Door, "close", lambda _door: possible)
+    monkeypatch.setattr(Door, "closed", possible)
+    watch.drain(0.5)
+    assert now == pytest.approx(0.5, abs=0.1)
