@@ -45,6 +45,15 @@ STAGES = [
     "Service | Run buildkitd",
 ]
 RUNNING = "/bin/sleep 86123"
+FAILED_PRUNING = """
+mkdir /run/systemd/system/buildkit-prune.service.d
+printf '[Service]\\nExecStart=\\nExecStart=false\\n' >/run/systemd/system/buildkit-prune.service.d/fails.conf
+systemctl daemon-reload
+systemctl start buildkit-prune.service
+rm -r /run/systemd/system/buildkit-prune.service.d
+systemctl daemon-reload
+systemctl is-failed buildkit-prune.service
+"""
 
 testinfra_hosts = ["ansible://lifecycle-new"]
 
@@ -130,6 +139,7 @@ def test_a_whole_builder_is_removed(host, builder, playbook):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         host.check_output("systemctl start buildkit.service")  # waits until it is ready
+        assert host.run(FAILED_PRUNING).stdout == "failed\n"
         installed = {line for line in snapshot(builder.name) if " /etc/" in line or line.startswith("/usr/")}
         assert changed([*remove, "--check", "--diff"]) > 0
         assert installed <= snapshot(builder.name)
