@@ -431,8 +431,8 @@ def main() -> None:
         result = _run(module)
     except (ClientError, _files.LockTimeoutError) as error:
         module.fail_json(msg=f"{doing}. {error}")
-    except (OSError, subprocess.SubprocessError) as error:
-        module.fail_json(msg=f"{doing}: {error}. What was not yet written is as it was.")
+    except OSError as error:
+        module.fail_json(msg=f"{doing}: {users.said(error)} What was not yet written is as it was.")
     module.exit_json(**result)
 
 

@@ -174,7 +174,7 @@ def main() -> None:
     except ClientError as error:
         module.fail_json(msg=f"Configuring Earthly failed. {error}")
     except OSError as error:
-        module.fail_json(msg=f"Configuring Earthly failed: {error}. What was not yet written is as it was.")
+        module.fail_json(msg=f"Configuring Earthly failed: {users.said(error)} What was not yet written is as it was.")
     module.exit_json(**result)
 
 

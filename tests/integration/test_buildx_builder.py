@@ -345,6 +345,10 @@ def test_as_another_user(buildx: Buildx, mtls: Daemon, authority: Authority, cli
         env=used.environment(),
     )
     assert "running" in shown.stdout, shown.stdout + shown.stderr
+    stored = used.config / "instances" / "pool"
+    os.chown(stored, 0, 0)  # as a run of buildx by root leaves it, in this home
+    refused = run_module("buildx_builder", wishes)
+    assert f"Permission denied: '{stored}'. Give it back to its user (chown -R)" in refused.message
 
 
 def test_rights_come_back(tmp_path: Path) -> None:

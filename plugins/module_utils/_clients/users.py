@@ -66,6 +66,12 @@ def acting_as(entry: pwd.struct_passwd) -> t.Iterator[None]:
         os.setgroups(groups)
 
 
+def said(error: OSError) -> str:
+    """An error of the operating system as a sentence, with what to try where a file is not that user's."""
+    hint = " Give it back to its user (chown -R)." if isinstance(error, PermissionError) and error.filename else ""
+    return f"{error}.{hint}"
+
+
 def why_not_writable(path: str) -> str:
     """Why a file or directory could not be made or changed at ``path`` with the rights in force; empty where it could.
 
