@@ -13,8 +13,9 @@ import sys
 from typing import Iterator
 
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import sockets
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, sockets
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.door import Door
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import Watch
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
 _SERVER = """
@@ -127,6 +128,16 @@ def test_who_holds_it_hears_no_signal(server: tuple[subprocess.Popen[str], int],
         os.kill(children(porter.pid)[0], number)
     assert not welcome(server[1], SHORT)
     assert tell(porter, "open") == "open"
+    assert welcome(server[1])
+
+
+def test_whoever_watched_leaves_it_open(server: tuple[subprocess.Popen[str], int]) -> None:
+    """Whatever it was closed for, nobody waits any longer when that is over."""
+    daemon = proc.identify(server[0].pid)
+    assert daemon
+    watch = Watch(daemon, daemon.pid, "/none", server[1])
+    assert watch.door.close()
+    watch.close()
     assert welcome(server[1])
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import secrets
 import socket
@@ -83,6 +84,13 @@ def kept_waiting(builder: Daemon) -> bool:
         except TimeoutError:
             return True
         return False
+
+
+def refused(builder: Daemon) -> bool:
+    """Whether nobody holds its port."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", where(builder)["port"])) == errno.ECONNREFUSED
 
 
 def ended(builder: Daemon) -> bool:
@@ -180,6 +188,7 @@ def test_who_cannot_be_kept_waiting(
         second = line.Line(daemon.pid, where(builder)["socket"])
         answer = second.call("Solve", fetching(url))
         until(lambda: told(builder), "the signal")
+        until(lambda: refused(builder), "the open door")  # so with systemd the next daemon has who connects now
         first.finish()
         assert first.wait() == 0
         assert not decided.done()

@@ -122,10 +122,10 @@ class Watch:
     def drain(self, seconds: float) -> None:
         """Have new clients wait, and let those inside build what they came for, for so long.
 
-        Who comes by the unix socket cannot be kept waiting. When they begin builds, or when nobody can be kept
-        waiting, all there is to do is to wait for a lull.
+        Who comes by the unix socket cannot be kept waiting. When they begin builds, when nobody can be kept waiting, or
+        when those inside find no end, all there is to do is to wait for a lull.
         """
-        deadline = time.monotonic() + seconds
+        lull = min(_LULL, seconds / 2)
         before, inside = set(self._begun), self._local_clients()
         came: t.Set[str] = set()
 
@@ -133,10 +133,9 @@ class Watch:
             came.update(self._local_clients() - inside - self._ours)
             return bool(came and set(self._begun) - before)
 
-        if self.door.close():
-            self._until(lambda: self.idle() or others(), seconds)
-        if not self.door.closed or others():
-            self._until(self._lull, min(_LULL, deadline - time.monotonic()))
+        closed = self.door.close()
+        if not (closed and self._until(lambda: self.idle() or others(), seconds - lull)) or others():
+            self._until(self._lull, lull)
 
     def _local_clients(self) -> t.Set[str]:
         return sockets.of(self.pid) & sockets.local_connections(self.pid, self._socket)

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, sockets
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import watch as watching
@@ -47,23 +45,49 @@ def test_who_connects_before_the_door_is_closed(watch: Watch, monkeypatch: pytes
     assert did == ["close", "open"]
 
 
+class Clock:
+    """A time that passes while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """What it shows, in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let so many pass."""
+        self.now += seconds
+
+
+def busy(watch: Watch, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Clock:
+    """Have a build begin every so often, as the one before ends."""
+    clock = Clock()
+
+    def look() -> bool:
+        began = clock.now // seconds * seconds
+        watch._begun = {str(began): began}
+        return False
+
+    monkeypatch.setattr(watching, "time", clock)
+    monkeypatch.setattr(watch, "look", look)
+    monkeypatch.setattr(proc, "identify", lambda _pid: watch._daemon)
+    return clock
+
+
 @pytest.mark.parametrize("possible", [True, False])
 def test_a_drain_has_an_end(watch: Watch, monkeypatch: pytest.MonkeyPatch, possible: bool) -> None:
     """However many builds begin, also where nobody can be kept waiting: the rest of the time is for those to end."""
-    now = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    def look() -> bool:
-        watch._begun = {str(now): now}
-        return False
-
-    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    monkeypatch.setattr(watch, "look", look)
-    monkeypatch.setattr(proc, "identify", lambda _pid: watch._daemon)
+    clock = busy(watch, monkeypatch, 0.1)
     monkeypatch.setattr(Door, "close", lambda _door: possible)
-    monkeypatch.setattr(Door, "closed", possible)
     watch.drain(0.5)
-    assert now == pytest.approx(0.5, abs=0.1)
+    assert clock.now <= 0.6
+
+
+def test_a_drain_ends_in_a_lull(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client inside that begins build after build is not cut short while it prepares one."""
+    clock = busy(watch, monkeypatch, 1.5)
+    monkeypatch.setattr(Door, "close", lambda _door: True)
+    watch.drain(9.3)
+    assert clock.now <= 9.4
+    assert all(clock.now - since >= watching.SETTLED for since in watch._begun.values())
