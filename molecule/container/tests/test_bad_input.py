@@ -60,6 +60,7 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
             buildkit_restart_policy="maybe",
             buildkit_cache_size="half",
             buildkit_network="bridge",
+            buildkit_version="latest",
         )
     for engine, host in hosts.items():
         host.ran(f"{engine} rm --volumes buildkitd-next")
@@ -76,6 +77,7 @@ def test_what_cannot_be_meant_is_refused(hosts, play):
         "the ports 8372, 8371, 8372, 70000 are to be published",
         "buildkitd_container_start_timeout 0. They are seconds",
         "buildkit_restart_policy is 'maybe'",
+        "buildkitd_container_version is 'latest'",
     ):
         assert run.text.count(said) >= 2, said
     assert run.text.count("buildkit_network is bridge, which only buildkit_backend: service has") >= 2

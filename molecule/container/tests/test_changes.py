@@ -83,12 +83,17 @@ GOING_BACK = """
 
 
 def test_a_container_that_was_never_ended_is_left_to_its_builds(hosts, play, tmp_path):
-    """Where the exchange fails before that, going back restarts nothing."""
+    """Where the exchange fails before that, going back restarts nothing, and asks it where it listens.
+
+    The inventory may name another port by now, where it cannot be proved.
+    """
     (tmp_path / "back.yml").write_text(GOING_BACK)
     began = time.time()
-    run = play(tmp_path / "back.yml", __buildkitd_container_replace=True, __buildkitd_container_go=True)
+    wishes = {"container-podman": {"port": 2345}}
+    run = play(tmp_path / "back.yml", wishes=wishes, __buildkitd_container_replace=True, __buildkitd_container_go=True)
     assert run.code == 2, run.output
-    assert "the policy was refused. The previous container" in run.text
+    assert "the policy was refused. The previous container was put back, with configuration" in run.text
+    assert "it answers on port 1234; it was not proved, since clients are to dial another" in run.text
     assert hosts["podman"].created(began) == 0
 
 

@@ -71,7 +71,13 @@ def test_removal_leaves_the_cache(hosts, play):
         assert host.ran(f"{engine} images --all --quiet") == ""
         assert host.ran("systemctl is-system-running") == "running\n"
     assert sum(play("remove").changed.values()) == 0
+    # What a first stage alone put there goes too.
+    run = play("site", "--tags", "pki,install", "--limit", "container-podman")
+    assert run.code == 0, run.output
+    assert hosts["podman"].ran("podman images --quiet") != ""
     run = play("remove", buildkitd_container_purge_cache=True)
     assert run.code == 0, run.output
     for engine, host in hosts.items():
         assert "buildkitd" not in host.ran(f"{engine} volume ls --quiet").split()
+        assert host.ran(f"{engine} images --all --quiet") == ""
+        assert host.run("ls -d /etc/buildkit").stdout == ""
