@@ -181,7 +181,7 @@ def test_who_cannot_be_kept_waiting(
     if not possible:
         monkeypatch.setattr(Door, "close", lambda _door: False)
     release = threading.Event()
-    with slow_server(release) as url, ThreadPoolExecutor() as pool, builds.running(builder, tmp_path) as first:
+    with ThreadPoolExecutor() as pool, slow_server(release) as url, builds.running(builder, tmp_path) as first:
         decided = pool.submit(restarting.decide, daemon, wish(builder, limit=0.3))
         if possible:
             until(lambda: kept_waiting(builder), "the closed door")
@@ -266,7 +266,7 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
     release = threading.Event()
     answers: list[line.Answer] = []
 
-    with idle_session(builder), slow_server(release) as url, ThreadPoolExecutor() as pool:
+    with idle_session(builder), ThreadPoolExecutor() as pool, slow_server(release) as url:
         client = line.Line(daemon.pid, where(builder)["socket"])
 
         def begin(*arguments: Any) -> None:
