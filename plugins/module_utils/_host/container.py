@@ -177,7 +177,7 @@ class Engine:
         return os.path.join(shown.stdout.strip() or _DEFAULT_ROOTS[self.kind], "volumes", name)
 
     def _said(self, image: str, options: t.Sequence[str]) -> str:
-        """What was said where buildkitd --version could not be run in a container; empty where it could."""
+        """What was said where buildkitd --version could not be run in a container like this; empty where it could."""
         probe = f"{_PROBE_NAME}-{os.getpid()}"
         if self.kind == "podman":
             options = ["--pids-limit=0", *options]  # as the role runs it
@@ -186,7 +186,8 @@ class Engine:
             *("--entrypoint", "buildkitd", image, "--version"),
         )
         if tried.returncode == 0:
-            return ""
+            # Docker leaves out what the kernel cannot limit, and warns of it.
+            return " ".join(line for line in tried.stderr.splitlines() if line.endswith("discarded."))
         if self.inspect("container", probe) is not None:
             self.run("rm", "--force", "--volumes", probe)
         return " ".join(tried.stderr.split()) or f"status {tried.returncode}"

@@ -79,6 +79,14 @@ def test_limits_that_an_engine_refuses_are_not_taken_for_missing_rights(host: Pa
     assert "buildkitd_container_log_driver" in problem
 
 
+def test_a_limit_that_the_engine_drops_is_no_limit(host: Path) -> None:
+    """Docker runs the container without it where the kernel has no such limit, and only warns."""
+    dropped = "WARNING: Your kernel does not support PIDs limit capabilities. PIDs limit discarded."
+    (host / "run").write_text(f'case "$*" in *--pids*) echo "{dropped}" >&2;; *) echo "WARNING: other" >&2;; esac\n')
+    assert "PIDs limit discarded." in _problem(_found(host, wish_options=["--pids-limit=9"]))
+    assert [one for one in _found(host)["problems"] if "overlay" not in one] == []
+
+
 def test_new_limits_are_tried_beside_the_container_that_runs(host: Path) -> None:
     """The engine would refuse them when it has ended."""
     (host / "run").write_text("echo refused >&2; exit 125\n")
