@@ -91,3 +91,18 @@ def test_a_drain_ends_in_a_lull(watch: Watch, monkeypatch: pytest.MonkeyPatch) -
     watch.drain(9.3)
     assert clock.now <= 9.4
     assert all(clock.now - since >= watching.SETTLED for since in watch._begun.values())
+
+
+def test_who_only_looks_in_ends_no_drain(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of the unix socket that builds nothing does not take those inside the time that they need."""
+    clock = busy(watch, monkeypatch, 3600.0)
+    watch.look()
+
+    def local(_pid: int, _path: str = "") -> set[str]:
+        return {"8"} if clock.now > 1.0 else set()
+
+    monkeypatch.setattr(sockets, "of", local)
+    monkeypatch.setattr(sockets, "local_connections", local)
+    monkeypatch.setattr(Door, "close", lambda _door: True)
+    watch.drain(40.0)
+    assert clock.now >= 20.0
