@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import cache
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import IMPORT_ROOT, snapshot
 
@@ -201,19 +202,14 @@ class Fleet:
         points = [line.split(" ")[1] for line in table.splitlines()]
         return sorted((point for point in points if point.startswith(f"{self.directory}/")), reverse=True)
 
-    def _containers(self) -> list[str]:
-        """The build steps of which runc still has a record, as after a daemon that was killed."""
-        listed = subprocess.run(["runc", "list", "--format", "json"], capture_output=True, text=True, check=True)
-        containers = json.loads(listed.stdout) or []
-        return [one["id"] for one in containers if one["bundle"].startswith(f"{self.directory}/")]
-
     def clear(self) -> None:
         """Leave no process, container or mount behind, whatever has happened."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
-        for container in self._containers():
-            subprocess.run(["runc", "delete", "--force", container], check=False)
+        # Not by `runc list`, which fails when a step of somebody else ends meanwhile.
+        for record in cache.records(str(self.directory)):
+            subprocess.run(["runc", "delete", "--force", os.path.basename(record)], check=False)
         for point in self.mounts():
             subprocess.run(["umount", "--lazy", point], check=False)
 
