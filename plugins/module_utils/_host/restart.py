@@ -18,7 +18,6 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process, sockets
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.door import Door
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Line
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import ASK_AGAIN, SILENT, Watch
@@ -179,14 +178,14 @@ def decide(daemon: t.Optional[proc.ProcessIdentity], wish: Wish, *, look_once: b
         )
     policy = wish.policy or (GRACEFUL if ends_builds(version) else SKIP)
     began = time.monotonic()
+    watch = Watch(daemon, pid or daemon.pid, wish.socket, wish.port, hold=wish.hold)
     if ending:
         outcome = Outcome(how=ENDING, policy=policy, version=version, waited=wish.waited)
-        if not look_once and not _ended(daemon, daemon.pid, wish, None, None, began):
+        if not look_once and not _ended(daemon, watch, wish, None, began):
             outcome.killed = True
             process.kill_tree(daemon)
         outcome.stopped = time.monotonic() - began
         return outcome
-    watch = Watch(daemon, pid or daemon.pid, wish.socket, wish.port, hold=wish.hold)
     try:
         came = watch.look() if look_once else watch.wait(wish.limit)
         gone = not came and proc.identify(daemon.pid) != daemon
@@ -218,21 +217,14 @@ def _stop(daemon: proc.ProcessIdentity, watch: Watch, wish: Wish, outcome: Outco
             outcome.how, outcome.waited = DOWN, outcome.waited + time.monotonic() - began
     _signal(daemon, signal.SIGTERM)
     rest = ask.Rest(watch.line) if watch.line else None  # else all that is left is to wait for the daemon
-    if not _ended(daemon, watch.pid, wish, rest, watch.door, began):
+    if not _ended(daemon, watch, wish, rest, began):
         outcome.killed = True
         if rest is None or not rest.none or proc.descendants(watch.pid) or not _force(daemon):
             process.kill_tree(daemon)
     outcome.stopped = time.monotonic() - began
 
 
-def _ended(
-    daemon: proc.ProcessIdentity,
-    pid: int,
-    wish: Wish,
-    rest: t.Optional[ask.Rest],
-    door: t.Optional[Door],
-    began: float,
-) -> bool:
+def _ended(daemon: proc.ProcessIdentity, watch: Watch, wish: Wish, rest: t.Optional[ask.Rest], began: float) -> bool:
     """Whether it ends within its time, which began then.
 
     A stream that a client holds open keeps it from that without end, so it is waited for only as long as it builds, and
@@ -244,19 +236,19 @@ def _ended(
     held: t.Set[str] = set()
     while proc.identify(daemon.pid) == daemon:
         now = time.monotonic()
-        if door and not door.needed:
-            door.open()  # who connects now waits for the next daemon
+        if watch.door.closed and not watch.door.needed:
+            watch.door.open()  # who connects now waits for the next daemon
         if rest is None or rest.line.dead:
             time.sleep(_POLL)
         else:
             with contextlib.suppress(HostError):  # then what is known by now is all
                 rest.update(_POLL)
             last = rest.line.over
-        if rest is None or not rest.none or proc.descendants(pid):
+        if rest is None or not rest.none or proc.descendants(watch.pid):
             built = now
         elif rest.line.told and not rest.line.dead:
-            before, held = held, sockets.of(pid)
-            if held != before and _alone(pid, wish):
+            before, held = held, sockets.of(watch.pid)
+            if held != before and _alone(watch.pid, wish):
                 rest.line.close()  # it waits for nobody else
                 last = True
         if now >= deadline or (last and now - built >= CUT_OFF):
@@ -266,7 +258,7 @@ def _ended(
 
 def _alone(pid: int, wish: Wish) -> bool:
     """Whether nobody but us is connected. Who is not yet accepted, and has no number, waits for the next daemon."""
-    others = sockets.connections(pid, wish.port) - {"0"} if wish.port else set()
+    others = sockets.connections(pid, wish.port) - {"0"}
     return not others and len(sockets.local_connections(pid, wish.socket)) <= 1
 
 

@@ -32,12 +32,12 @@ def of(pid: int) -> t.Set[str]:
 
 
 def connections(pid: int, port: int) -> t.Set[str]:
-    """The TCP connections that a process's network namespace has on a port.
+    """The TCP connections that a process's network namespace has on a port; none on port 0.
 
     One that is not yet accepted has the number 0. The kernel goes through all its buckets for that, which takes some
     milliseconds, and shows no single moment.
     """
-    return _tcp(pid, port, _ESTABLISHED)
+    return _tcp(pid, port, _ESTABLISHED) if port else set()
 
 
 def listening(pid: int, port: int) -> t.Set[str]:

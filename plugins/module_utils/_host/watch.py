@@ -79,7 +79,7 @@ class Watch:
         now = time.monotonic()
         present = sockets.of(self.pid)
         if self._others is None:
-            clients = sockets.connections(self.pid, self._port) if self._port else set()
+            clients = sockets.connections(self.pid, self._port)
             self._others = present - clients - sockets.local_connections(self.pid, self._socket)
         known = self._others | self._ours
         self._since = {one: self._since.get(one, now) for one in present - known}
@@ -87,7 +87,7 @@ class Watch:
 
     def _somebody_waits(self) -> bool:
         """Whether a client has connected that the daemon has not accepted yet."""
-        return bool(self._port) and "0" in sockets.connections(self.pid, self._port)
+        return "0" in sockets.connections(self.pid, self._port)
 
     def _moment(self) -> bool:
         """Whether this is the moment; then new clients wait, where that is possible."""
