@@ -15,7 +15,7 @@ import signal
 import struct
 import subprocess
 from pathlib import Path
-from typing import AsyncIterator, Iterator
+from typing import Any, AsyncIterator, Iterator
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
@@ -158,20 +158,24 @@ def endless_program() -> bytes:
     return elf + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000) + code
 
 
+def endless_request() -> tuple[Any, str]:
+    """A build that is sent as internal, as our proofs are, and never ends; with the path of the program of its step."""
+    program = llb.File(f"/{secrets.token_hex(8)}", endless_program(), mode=0o755)
+    graph = llb.definition(llb.run(llb.make_file(program), [program.path], name="wait"))
+    request = messages.new("moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(16), Internal=True, Definition=graph)
+    request.Cache.SetInParent()
+    return request, program.path
+
+
 @contextlib.asynccontextmanager
 async def internal(daemon: Daemon) -> AsyncIterator[control.Control]:
-    """A build that is sent as internal, as our proofs are, and runs until the end of the block."""
+    """An internal build that runs until the end of the block."""
     opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
     try:
         client = control.Control(opened.channel, timeout=LONG)
-        program = llb.File(f"/{secrets.token_hex(8)}", endless_program(), mode=0o755)
-        graph = llb.definition(llb.run(llb.make_file(program), [program.path], name="wait"))
-        request = messages.new(
-            "moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(16), Internal=True, Definition=graph
-        )
-        request.Cache.SetInParent()
+        request, program = endless_request()
         build = asyncio.ensure_future(client.solve(request, timeout=3600))
-        while not _processes(f"{program.path}\0"):
+        while not _processes(f"{program}\0"):
             assert not build.done(), build
             await asyncio.sleep(0.02)
         yield client

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import socket
 import stat
@@ -11,10 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
+import builds
 import daemon as daemons
 import peers
 import pytest
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import messages, verify
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
+    channel,
+    control,
+    endpoint,
+    messages,
+    smoke,
+    verify,
+)
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, Kind
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import CLIENT, SERVER, Authority, Pair
@@ -282,6 +292,28 @@ class TestBuild:
         assert failure["kind"] == "timeout"
         assert f"{build} build" in failure["message"]
         # runc is killed only once it has made its container.
+        until(lambda: daemons.children(mtls.process) == [], "the end of all steps")
+
+    def test_daemon_does_not_end_a_build_before_we_do(self, mtls: Daemon) -> None:
+        """A build that runs until its limit is late, not refused and not cut off, whichever side is quicker."""
+
+        async def build() -> Kind:
+            opened = await channel.open_connection(channel.Peer(endpoint.parse(mtls.unix)), timeout=LONG)
+            request, _program = builds.endless_request()
+            try:
+                await smoke.follow(
+                    request, control.Control(opened.channel, timeout=LONG), smoke.Log(), name="endless", timeout=1
+                )
+            except Failure as failure:
+                return failure.kind
+            finally:
+                await opened.close()
+            raise AssertionError("the endless build ended")
+
+        async def all_at_once() -> list[Kind]:
+            return await asyncio.gather(*(build() for _number in range(10)))
+
+        assert asyncio.run(all_at_once()) == [Kind.TIMEOUT] * 10
         until(lambda: daemons.children(mtls.process) == [], "the end of all steps")
 
     def test_open_daemon_outranks_a_failed_build(self, broken_runc: Daemon) -> None:

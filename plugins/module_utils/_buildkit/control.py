@@ -57,6 +57,10 @@ _MAX_FACTS = 2**20
 _LEAST_READ = 128
 # How many builds are read of a history, of which a daemon keeps 50 by default.
 _MAX_BUILDS = 10_000
+# How much later than ours a daemon's own time limit ends, in seconds: it is for clients that are gone without a word.
+# A daemon that hears of the same moment may be first, and its answers differ (measured): 0.13 says that the call was
+# cancelled, 0.25 resets it. grpclib tells limits of more than 10 s in whole seconds, rounded down.
+_DAEMON_LATER = 10.0
 # What is kept of the name of a build, in characters; those of BuildKit have 25.
 _LONGEST_NAME = 128
 
@@ -371,11 +375,15 @@ class Control:
             type(request),
             messages.message_class(f"{_REFLECTION}.ServerReflectionResponse"),
         )
-        try:
-            async with method.open(timeout=self._timeout) as exchange:
+
+        async def ask() -> Any:
+            async with method.open(timeout=self._timeout + _DAEMON_LATER) as exchange:
                 await exchange.send_message(request, end=True)
                 _bound(exchange, "ServerReflectionInfo", _MAX_FACTS, _MAX_FACTS + 2 * _LEAST_READ)
-                reply = await exchange.recv_message()
+                return await exchange.recv_message()
+
+        try:
+            reply = await asyncio.wait_for(ask(), self._timeout)
             files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else []
             found = [
                 item
@@ -400,8 +408,9 @@ class Control:
             type(request),
             messages.message_class(f"{_CONTROL}.{reply}"),
         )
-        try:
-            async with method.open(timeout=timeout) as exchange:
+
+        async def ask() -> Clock | None:
+            async with method.open(timeout=timeout + _DAEMON_LATER) as exchange:
                 asked = time.time()
                 await exchange.send_message(request, end=True)
                 _bound(exchange, name, _MAX_MESSAGE, _MAX_ANSWER)
@@ -409,10 +418,13 @@ class Control:
                 answered = time.time()
                 async for message in exchange:
                     on_reply(message)
+            metadata = exchange.initial_metadata
+            return _clock(metadata.get(_CLOCK_HEADER) if metadata else None, asked, answered)
+
+        try:
+            return await asyncio.wait_for(ask(), timeout)
         except Exception as error:
             raise self._explain(name, error, timeout) from error
-        metadata = exchange.initial_metadata
-        return _clock(metadata.get(_CLOCK_HEADER) if metadata else None, asked, answered)
 
     async def _call(
         self, name: str, request: Any, reply: str, *, timeout: float | None = None, most: int = _MAX_MESSAGE
@@ -424,11 +436,15 @@ class Control:
             type(request),
             messages.message_class(f"{_CONTROL}.{reply}"),
         )
-        try:
-            async with method.open(timeout=limit) as exchange:
+
+        async def ask() -> Any:
+            async with method.open(timeout=limit + _DAEMON_LATER) as exchange:
                 await exchange.send_message(request, end=True)
                 _bound(exchange, name, most, most + 2 * _LEAST_READ)
-                message = await exchange.recv_message()
+                return await exchange.recv_message()
+
+        try:
+            message = await asyncio.wait_for(ask(), limit)
         except Exception as error:
             raise self._explain(name, error, limit) from error
         if message is None:

@@ -207,6 +207,24 @@ def test_answer_that_never_ends_ends_in_time(tmp_path: Path) -> None:
     assert caught.value.kind is Kind.TIMEOUT
 
 
+def test_daemon_is_given_more_time_than_we_wait(tmp_path: Path) -> None:
+    """A call ends by our limit, not with what a daemon says whose limit is over first."""
+    told: list[float] = []
+
+    async def wait(stream: Any) -> None:
+        told.append(stream.deadline.time_remaining())
+        await asyncio.sleep(3600)
+
+    for name, ask in {
+        "DiskUsage": lambda calls: calls.usage(timeout=0.2),
+        "Prune": lambda calls: calls.prune_cache(lambda _id, _size: None, limits=control.Limits(), timeout=0.2),
+    }.items():
+        with pytest.raises(Failure, match=f"{name} was not answered within 0.2 s") as caught:
+            with_peer(tmp_path / name, Peer(**{name: wait}), ask)
+        assert caught.value.kind is Kind.TIMEOUT
+    assert [remaining > 5 for remaining in told] == [True, True]
+
+
 def test_answer_without_a_message_is_an_error(tmp_path: Path) -> None:
     """A good end without an answer is none."""
     with pytest.raises(Failure, match="DiskUsage was answered without a message"):
