@@ -110,8 +110,8 @@ def children(process: subprocess.Popen[bytes]) -> list[str]:
     found: list[str] = []
     todo = [str(process.pid)]
     while todo:
-        for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # a process that has ended meanwhile
+        with contextlib.suppress(OSError):  # one that ends while its threads are listed, or before they are read
+            for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
                 new = task.read_text(encoding="ascii").split()
                 found += new
                 todo += new
