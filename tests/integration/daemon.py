@@ -77,11 +77,12 @@ def run(
     address = f"127.0.0.1:{holding.enter_context(ports.held())}"
     command = [
         *(str(bin_dir / "buildkitd"), "--config", str(config), "--root", str(root)),
-        *("--addr", f"tcp://{address}", "--addr", f"unix://{unix}"),
+        *("--addr", f"tcp://{address}"),
         *("--containerd-worker=false", "--oci-worker-snapshotter=native"),
         *(("--tlscert", str(pair.cert), "--tlskey", str(pair.key)) if pair else ()),
         *(("--tlscacert", str(ca)) if ca else ()),
         *options,
+        *("--addr", f"unix://{unix}"),  # the last that it listens on: when this answers, all addresses of the options do
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
