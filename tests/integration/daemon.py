@@ -82,7 +82,7 @@ def run(
         *(("--tlscert", str(pair.cert), "--tlskey", str(pair.key)) if pair else ()),
         *(("--tlscacert", str(ca)) if ca else ()),
         *options,
-        *("--addr", f"unix://{unix}"),  # the last that it listens on: when this answers, all addresses of the options do
+        *("--addr", f"unix://{unix}"),  # the last: when this answers, all addresses do
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
