@@ -212,9 +212,7 @@ def stop(pid_file: str, *, timeout: float) -> bool:
         except ProcessLookupError:
             break
         for child in started:
-            if proc.identify(child.pid) == child:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+            _signal(child, signal.SIGKILL)
         deadline = time.monotonic() + patience
         while proc.identify(identity.pid) == identity and time.monotonic() < deadline:
             time.sleep(_POLL)
@@ -243,7 +241,7 @@ def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = 10.0) -> int:
     for one in frozen.values():
         _signal(one, signal.SIGKILL)
     deadline = time.monotonic() + timeout
-    while any(proc.identify(one.pid) == one for one in frozen.values()):
+    while any(_is_there(one) for one in frozen.values()):
         if time.monotonic() > deadline:
             raise HostError(
                 f"Process {daemon.pid} ({daemon.executable}) or a step that it started is still there after SIGKILL; "
@@ -255,6 +253,12 @@ def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = 10.0) -> int:
 
 def _signal(one: proc.ProcessIdentity, number: signal.Signals) -> None:
     """Signal that very process, if it is still there."""
-    if proc.identify(one.pid) == one:
+    if _is_there(one):
         with contextlib.suppress(ProcessLookupError):
             os.kill(one.pid, number)
+
+
+def _is_there(one: proc.ProcessIdentity) -> bool:
+    """Whether that very process is still there, also when it has become another program (execve) since it was seen."""
+    found = proc.identify(one.pid)
+    return found is not None and found.start_time == one.start_time

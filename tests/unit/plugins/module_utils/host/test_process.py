@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc, process
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
-from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
 
 @pytest.fixture
@@ -119,6 +119,28 @@ def test_a_daemon_of_another_version_is_ours(tmp_path: Path, program: str, ours:
                     process.unrecorded(wanted, unix)
         finally:
             daemon.kill()
+
+
+def before_exec(one: proc.ProcessIdentity) -> proc.ProcessIdentity:
+    """A process as it was while it still had the program of who started it."""
+    return dataclasses.replace(one, executable="/usr/bin/starter")
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_step_that_becomes_another_program_meanwhile_is_killed_too(
+    bystander: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It was seen just before it began the program that it was started for (execve), which no signal stops."""
+    with subprocess.Popen(["sleep", "600"]) as step, stand_in.ended_afterwards(lambda: [step.pid]):
+        seen = before_exec(identity_of(step))
+        monkeypatch.setattr(proc, "descendants", lambda pid: [seen] if pid == bystander.pid else [])
+        if how == "killed":
+            process.kill_tree(identity_of(bystander))
+        else:
+            monkeypatch.setattr(process.signal, "SIGTERM", 0)  # a daemon that does not mind it
+            process.stop(str(record(tmp_path / "pid", identity_of(bystander))), timeout=0)
+        assert bystander.wait(timeout=LONG) == -9
+        until(lambda: not stand_in.alive(step.pid), "the end of the step")
 
 
 def test_programs_of_the_system_are_in_no_tree_of_versions() -> None:
