@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 SCENARIO = Path(__file__).resolve().parent
+# Seconds for what takes a moment on an idle machine: it ends what hangs, and fails nothing that is slow.
+LIMIT = 900
 PROJECT = SCENARIO.parents[1]
 STATE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 PKI = STATE / "pki"
@@ -36,7 +38,11 @@ class Host:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command in a shell as root, and says how it ended."""
         return subprocess.run(
-            ["docker", "exec", self.name, "sh", "-c", command], capture_output=True, text=True, timeout=90, check=False
+            ["docker", "exec", self.name, "sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
 
     def ran(self, command: str) -> str:
@@ -55,8 +61,15 @@ class Host:
         subprocess.run(["docker", "exec", self.name, "systemctl", "poweroff"], capture_output=True, check=False)
         subprocess.run(["docker", "wait", self.name], capture_output=True, check=True)
         subprocess.run(["docker", "start", self.name], capture_output=True, check=True)
-        self.ran('until [ "$(systemctl is-system-running)" = running ]; do sleep 0.2; done')
+        self.settle()
         self.ran("ip route flush default")
+
+    def settle(self) -> None:
+        """Returns when no unit has failed. Podman's first check of a container fails where the daemon is not yet up."""
+        deadline = time.monotonic() + LIMIT
+        while (state := self.run("systemctl is-system-running").stdout) != "running\n":
+            assert time.monotonic() < deadline, state + self.run("systemctl --failed --no-pager").stdout
+            time.sleep(0.2)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What the engine says of a container, image or volume."""
@@ -71,15 +84,15 @@ class Host:
         """How often the engine created a container of a name since a time (seconds since the epoch)."""
         events = f"events --since {since:.3f} --until {time.time():.3f} --filter type=container --filter event=create"
         name_of = "{{.Actor.Attributes.name}}" if self.engine == "docker" else "{{.Name}}"
-        # Beside the one that still runs it has another name at first.
-        names = self.ran(f"{self.engine} {events} --format '{name_of}'").split()
+        # Podman keeps them in the journal. Beside the one that still runs it has another name at first.
+        names = self.ran(f"journalctl --sync; {self.engine} {events} --format '{name_of}'").split()
         return sum(1 for created in names if created in (name, f"{name}-next"))
 
     def served(self, port: int = 1234) -> str:
         """The fingerprint of the certificate that the builder serves."""
         shaken = subprocess.run(
             ["openssl", "s_client", "-connect", f"{self.address}:{port}"], input="", capture_output=True, text=True,
-            timeout=20, check=False,
+            timeout=LIMIT, check=False,
         )  # fmt: skip
         return subprocess.run(
             ["openssl", "x509", "-noout", "-fingerprint", "-sha256"],
@@ -151,7 +164,7 @@ def build(buildctl: Path, project: Path, tmp_path_factory: pytest.TempPathFactor
                 *(str(buildctl), "--addr", endpoint, *certificate, "build", "--no-cache"),
                 *("--frontend", "dockerfile.v0", *local, "--output", f"type=local,dest={output}"),
             ],
-            env={**os.environ, **environment}, capture_output=True, text=True, timeout=90, check=False,
+            env={**os.environ, **environment}, capture_output=True, text=True, timeout=LIMIT, check=False,
         )  # fmt: skip
         return (output / "hello.txt").read_text() if done.returncode == 0 else done.stderr
 

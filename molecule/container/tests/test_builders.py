@@ -44,7 +44,7 @@ def test_the_container_is_what_was_asked_for(machine):
     else:
         assert machine.ran("systemctl is-active buildkitd.service") == "active\n"
         assert "WantedBy=multi-user.target" in machine.ran("cat /etc/containers/systemd/buildkitd.container")
-    assert machine.ran("systemctl is-system-running") == "running\n"
+    machine.settle()
 
 
 def test_secrets_belong_to_root_alone(machine):
