@@ -26,9 +26,9 @@ def alive(pid: int) -> bool:
     """Whether there is such a process, which is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went between opening and reading
         return False
-    return state != "Z"
+    return state not in ("Z", "X")
 
 
 @contextlib.contextmanager
@@ -45,7 +45,8 @@ def ended_afterwards(pids: t.Callable[[], t.Iterable[int]]) -> t.Iterator[None]:
 def _main() -> None:
     unix, manners = sys.argv[1], sys.argv[2:]
     print("I was started", flush=True)
-    Path(f"{unix}.pid").write_text(str(os.getpid()), encoding="ascii")
+    Path(f"{unix}.pid.part").write_text(str(os.getpid()), encoding="ascii")
+    Path(f"{unix}.pid.part").rename(f"{unix}.pid")  # whoever finds it finds all of it
     if "stubborn" in manners:
         signal.signal(signal.SIGTERM, lambda *_: print("I am busy", flush=True))
     if "building" in manners:
