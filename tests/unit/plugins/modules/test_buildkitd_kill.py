@@ -22,7 +22,7 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LO
 DAEMON = r"""
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-step = "import subprocess, time\nwhile True: subprocess.Popen(['sleep', '7']); time.sleep(0.002)"
+step = "import subprocess, time\nwhile True: subprocess.Popen(['sleep', '600']); time.sleep(0.002)"
 subprocess.Popen([sys.executable, "-S", "-E", "-c", step], start_new_session=True)
 while True: time.sleep(0.1)
 """
@@ -34,7 +34,13 @@ def daemon(tmp_path: Path) -> t.Iterator[t.Tuple[subprocess.Popen[bytes], Path]]
     with subprocess.Popen([sys.executable, "-S", "-E", "-c", DAEMON]) as running:
         until(lambda: len(proc.descendants(running.pid)) >= 5, "what the step starts")
         step = proc.descendants(running.pid)[0].pid
-        with stand_in.ended_afterwards(lambda: [step, running.pid, *in_session(step), *in_session(step)]):
+
+        def started() -> t.Iterator[int]:
+            yield step  # who starts others ends first, and then all that it started can be found
+            yield running.pid
+            yield from in_session(step)
+
+        with stand_in.ended_afterwards(started):
             identity = proc.identify(running.pid)
             assert identity is not None
             process.record(str(tmp_path / "run" / "pid"), identity)
