@@ -24,6 +24,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
     llb,
     messages,
 )
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from daemon import Daemon
 
@@ -110,9 +111,36 @@ def running(daemon: Daemon, directory: Path, seconds: float = 3600.0) -> Iterato
         finally:
             client.terminate()
             client.wait()
-            if daemon.process.poll() is not None:  # one that was killed leaves its steps behind
-                client.end_step()
-            until(lambda: not client.steps(), "the end of the step")
+            until(lambda: _over(daemon, client), "the end of the build")
+
+
+def _over(daemon: Daemon, client: Client) -> bool:
+    """Whether nothing of a build is left: its step, its place among those that run, what it held of the cache."""
+    if daemon.process.poll() is not None:  # one that was killed leaves its steps behind
+        client.end_step()
+        return not client.steps()
+    return not client.steps() and is_settled(daemon)
+
+
+def is_settled(daemon: Daemon) -> bool:
+    """Whether no build runs and all records are free. Both take a moment after a build, when its client has gone.
+
+    A daemon that was told to end cannot be asked; it holds nothing up.
+    """
+    try:
+        running = asyncio.run(_running(daemon))
+        return not running and "Reclaimable:\tfalse" not in buildctl(daemon, "du", "--verbose")
+    except (Failure, subprocess.CalledProcessError):
+        return True
+
+
+async def _running(daemon: Daemon) -> tuple[control.Build, ...]:
+    opened = await channel.open_connection(channel.Peer(endpoint.parse(daemon.unix)), timeout=LONG)
+    try:
+        client = control.Control(opened.channel, timeout=LONG)
+        return (await client.history(active_only=True, timeout=LONG)).running
+    finally:
+        await opened.close()
 
 
 def _processes(arguments: str) -> list[int]:

@@ -45,13 +45,8 @@ def warm_context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def builder(started: Daemon, warm_context: Path) -> Daemon:
     """The daemon with a warm cache: about 23 MB in seven records or more."""
     builds.build(started, warm_context)
-    settle(started)
+    until(lambda: builds.is_settled(started), "records that are free")
     return started
-
-
-def settle(daemon: Daemon) -> None:
-    """Wait until the last build has let go of its records, as buildctl lists them."""
-    until(lambda: "Reclaimable:\tfalse" not in builds.buildctl(daemon, "du", "--verbose"), "records that are free")
 
 
 def is_old(daemon: Daemon) -> bool:
