@@ -79,9 +79,8 @@ SetEnv {" ".join(f'"{name}={value}"' for name, value in environment.items())}
 """,
         encoding="utf-8",
     )
-    ours = not _PRIVILEGE_SEPARATION.exists()
-    if ours:
-        _PRIVILEGE_SEPARATION.mkdir(mode=0o755)
+    # Left there, as its service leaves it: other runs of the tests may need it at the same time.
+    _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
     with (directory / "sshd.log").open("wb") as log:
         process = subprocess.Popen([_SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
     try:
@@ -90,8 +89,6 @@ SetEnv {" ".join(f'"{name}={value}"' for name, value in environment.items())}
     finally:
         process.terminate()
         process.wait()
-        if ours:
-            _PRIVILEGE_SEPARATION.rmdir()
 
 
 def _write_client(directory: Path, known_hosts: Path) -> Path:
