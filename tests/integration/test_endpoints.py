@@ -245,7 +245,7 @@ def gone(pid: str) -> bool:
     """Whether a process that somebody else reaps has ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, or before it was read
         return True
     return state == "Z"
 
@@ -412,8 +412,7 @@ class TestTcp:
 
     def test_ipv6(self, bin_dir: Path, authority: Authority, client: Pair, tmp_path: Path) -> None:
         """An IPv6 address is dialled, looked for in the certificate, and closed to strangers."""
-        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
-            address = f"tcp://[::1]:{probe.getsockname()[1]}"
+        address = f"tcp://[::1]:{ports.kept('::1')}"
         pair = authority.issue("ipv6", SERVER, sans=("::1",))
         with daemons.run(
             bin_dir, tmp_path / "daemon", pair=pair, ca=authority.path, options=("--addr", address)

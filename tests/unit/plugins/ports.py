@@ -13,10 +13,10 @@ import socket
 import typing as t
 
 
-def _bound() -> socket.socket:
-    holding = socket.socket()
+def _bound(address: str = "127.0.0.1") -> socket.socket:
+    holding = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holding.bind(("127.0.0.1", 0))
+    holding.bind((address, 0))
     return holding
 
 
@@ -27,9 +27,9 @@ def held() -> t.Iterator[int]:
         yield int(holding.getsockname()[1])
 
 
-def kept() -> int:
-    """The same, held until all tests have ended."""
-    holding = _bound()
+def kept(address: str = "127.0.0.1") -> int:
+    """The same, held until all tests have ended; of another address too."""
+    holding = _bound(address)
     port = int(holding.getsockname()[1])
     holding.detach()
     return port
