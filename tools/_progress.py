@@ -7,6 +7,7 @@ Everything goes to stderr: stdout belongs to a tool's result.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Mapping, NoReturn, Sequence
+from typing import Callable, Iterator, Mapping, NoReturn, Sequence
 
 TAIL_LINES = 20
 HEARTBEAT_S = 10.0
@@ -114,6 +115,26 @@ class Ticker:
         say(("\r\033[K" if is_tty() else "") + f"{self.title}: {mark} ({self.elapsed} s)")
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a signal that ends this tool wait until the end of the block: what is started there is known by then.
+
+    Commands do not notice: a handler does not outlive exec.
+    """
+    caught: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+    for caught_one in caught:
+        ours[signal.Signals(caught_one)](caught_one, None)
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Stop a command that is still running: politely, then not."""
     if process.poll() is not None:
@@ -141,25 +162,24 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ticker = Ticker(title)
-    with log.open("ab") as output:
+    with log.open("ab") as output, contextlib.ExitStack() as afterwards:
         output.write(f"\n# {title}\n$ {' '.join(argv)}\n".encode())
         output.flush()
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-        )
-        try:
-            while True:
-                try:
-                    code = process.wait(timeout=0.5)
-                    break
-                except subprocess.TimeoutExpired:
-                    ticker.tick(last_line(log))
-        finally:
-            end(process)
+        with uninterrupted():
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
+            afterwards.callback(end, process)
+        while True:
+            try:
+                code = process.wait(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                ticker.tick(last_line(log))
     ticker.done(ok=code == 0)
     if code:
         raise CommandFailed(

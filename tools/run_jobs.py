@@ -127,9 +127,10 @@ def run_all(jobs: Sequence[Job], command: str, lanes: int) -> None:
                     job.outcome = "not run"
                     waiting.remove(job)
                 elif before and len(running) < lanes:
-                    job.start(command)
+                    with _progress.uninterrupted():
+                        job.start(command)
+                        running.append(job)
                     waiting.remove(job)
-                    running.append(job)
             if time.monotonic() - said >= 2 * _progress.HEARTBEAT_S:
                 said = time.monotonic()
                 for job in running:

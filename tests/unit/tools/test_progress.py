@@ -22,12 +22,13 @@ _progress.main(work)
 """
 
 
-def start(tmp_path: Path, script: str) -> subprocess.Popen[str]:
-    """Begin one step in a process of its own, as the tools do."""
+def start(tmp_path: Path, script: str, *, before: str = "") -> subprocess.Popen[str]:
+    """Begin one step in a process of its own, as the tools do; ``before`` is code that comes before it."""
     import _progress
 
+    code = STEP.replace("_progress.main", f"{before}\n_progress.main")
     return subprocess.Popen(
-        [sys.executable, "-c", STEP, str(tmp_path / "log"), script],
+        [sys.executable, "-c", code, str(tmp_path / "log"), script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,6 +78,27 @@ def test_an_interrupted_step_takes_its_command_along(tmp_path: Path) -> None:
     assert "interrupted" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int(ready.read_text()), 0)
+
+
+AT_ONCE = """
+import signal, subprocess
+class Interrupted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        (Path(sys.argv[1]).parent / "pid").write_text(str(self.pid))
+        signal.raise_signal(signal.SIGTERM)
+subprocess.Popen = Interrupted
+"""
+
+
+def test_a_command_that_has_just_begun_is_taken_along_too(tmp_path: Path) -> None:
+    """The signal came before the tool had noted what it started."""
+    with start(tmp_path, "sleep 600", before=AT_ONCE) as tool:
+        _output, errors = tool.communicate(timeout=120)
+    assert tool.returncode == 130
+    assert "interrupted" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_only_the_process_that_was_meant_is_stopped() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Mapping
 
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 
@@ -19,11 +20,21 @@ echo "$1 begins" >>times
 echo "words of $1"
 case $1 in
   until-*) until grep -q "^${1#until-} begins" times; do sleep 0.05; done ;;
-  endless*) trap 'echo "$1 cleans up" >>times; exit 1' INT; echo $$ >pid; sleep 600 & wait $! ;;
+  endless*) trap 'echo "$1 cleans up" >>times; kill $!; exit 1' INT; echo $$ >pid; sleep 600 & wait $! ;;
   bad* | molecule*) cat "$1.txt"; exit 3 ;;
   mute*) echo "its last words"; exit 3 ;;
 esac
 echo "$1 ends" >>times
+"""
+# What happens to the tool right after it has started a job, and before it knows.
+AT_ONCE = """
+import pathlib, signal, subprocess
+class Interrupted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        pathlib.Path(__file__).with_name("job").write_text(str(self.pid))
+        signal.raise_signal(signal.SIGTERM)
+subprocess.Popen = Interrupted
 """
 SAID = {
     "bad": "\033[31mE   assert 1\033[0m\nE    more\nFAILED a_test.py::one\nERROR: the other\nother words\n",
@@ -31,7 +42,7 @@ SAID = {
 }
 
 
-def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
+def start(directory: Path, *jobs: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start the tool with these jobs."""
     import run_jobs
 
@@ -45,6 +56,7 @@ def start(directory: Path, *jobs: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=env,
     )
 
 
@@ -128,3 +140,11 @@ def test_an_end_from_outside_ends_the_jobs(tmp_path: Path) -> None:
     assert "interrupted" in errors
     assert times(tmp_path) == ["endless begins", "endless cleans up"]
     assert not os.path.exists(f"/proc/{pid.read_text().strip()}")
+
+
+def test_a_job_that_has_just_begun_is_ended_too(tmp_path: Path) -> None:
+    """The signal came before the tool had noted what it started."""
+    (tmp_path / "sitecustomize.py").write_text(AT_ONCE)
+    _code, _output, errors = finish(start(tmp_path, "endless", env={**os.environ, "PYTHONPATH": str(tmp_path)}))
+    assert "interrupted" in errors
+    assert not os.path.exists(f"/proc/{(tmp_path / 'job').read_text()}")
