@@ -96,7 +96,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import co
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 
 # What the engine may take beside the builds.
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 300
 
 
 class _Swap:

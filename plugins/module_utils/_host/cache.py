@@ -214,7 +214,7 @@ def steps(directory: str) -> t.List[proc.ProcessIdentity]:
     return [one for one in map(proc.identify, sorted(pids)) if one is not None]
 
 
-def end_steps(directory: str, *, timeout: float = 10.0) -> t.List[str]:
+def end_steps(directory: str, *, timeout: float = proc.GONE) -> t.List[str]:
     """Kills all build steps, forgets runc's records of them, and unmounts what they had; returns what was unmounted.
 
     ``timeout`` is in seconds. Raises HostError when something is still there, or refuses to go.

@@ -30,7 +30,7 @@ RESTARTED = "container-restarted.json"
 OLDEST = {"docker": (20, 10), "podman": (4, 4)}
 _NAMES = {"docker": "Docker", "podman": "Podman"}
 _DEFAULT_ROOTS = {"docker": "/var/lib/docker", "podman": "/var/lib/containers/storage"}
-_SECONDS = 60
+_SECONDS = 300  # for what takes a moment on an idle machine
 _PROBE_NAME = "buildkitd-probe"
 # Kinds of file systems (mount(8)) on which BuildKit's overlays cannot lie.
 _STACKED = ("overlay", "aufs", "fuse-overlayfs", "fuse.fuse-overlayfs")

@@ -12,6 +12,7 @@ import sys
 import typing as t
 from dataclasses import dataclass
 
+GONE = 60.0  # seconds that a process may take to go after SIGKILL: what it waits for of a busy disk comes first
 _LISTEN = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 
 

@@ -205,7 +205,7 @@ def stop(pid_file: str, *, timeout: float) -> bool:
     if identity is None:
         _forget(pid_file)
         return False
-    for sent, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 10.0)):
+    for sent, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, proc.GONE)):
         started = proc.descendants(identity.pid) if sent == signal.SIGKILL else []
         try:
             os.kill(identity.pid, sent)
@@ -224,7 +224,7 @@ def stop(pid_file: str, *, timeout: float) -> bool:
     return True
 
 
-def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = 10.0) -> int:
+def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = proc.GONE) -> int:
     """Kills a process and everything that it started, and returns how many processes that were.
 
     They are frozen first (SIGSTOP), the daemon before its children, until nobody new is found: what is frozen starts

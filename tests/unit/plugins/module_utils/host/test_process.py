@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 import typing as t
 from pathlib import Path
 
@@ -141,6 +142,24 @@ def test_a_step_that_becomes_another_program_meanwhile_is_killed_too(
             process.stop(str(record(tmp_path / "pid", identity_of(bystander))), timeout=0)
         assert bystander.wait(timeout=LONG) == -9
         until(lambda: not stand_in.alive(step.pid), "the end of the step")
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_who_waits_for_a_busy_disk_has_time_to_go(
+    bystander: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The kernel ends a process that was killed only when what it waits for is done, half a minute later here."""
+    now, one = [0.0], identity_of(bystander)
+    pid_file = str(record(tmp_path / "pid", one))
+
+    def later(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(process, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=later))
+    monkeypatch.setattr(proc, "identify", lambda _pid: one if now[0] < 30 else None)
+    monkeypatch.setattr(proc, "descendants", lambda _pid: [])
+    assert (process.kill_tree(one) if how == "killed" else process.stop(pid_file, timeout=1)) == 1
+    assert 30 <= now[0] < 31
 
 
 def test_programs_of_the_system_are_in_no_tree_of_versions() -> None:
