@@ -98,9 +98,9 @@ class Client(subprocess.Popen[bytes]):
 
 
 @contextlib.contextmanager
-def running(daemon: Daemon, directory: Path, seconds: float = 3600.0) -> Iterator[Client]:
-    """A build that takes so many seconds; its client is stopped at the end of the block, and the build with it."""
-    exactly = f"{seconds + secrets.randbelow(10**6) / 10**9:.9f}"
+def running(daemon: Daemon, directory: Path) -> Iterator[Client]:
+    """A build that takes an hour; its client is stopped at the end of the block, and the build with it."""
+    exactly = f"{3600 + secrets.randbelow(10**6) / 10**9:.9f}"
     path = context(directory, SLEEP.format(seconds=exactly))
     with Client(command(daemon, path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
         client.seconds = exactly

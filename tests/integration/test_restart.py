@@ -93,6 +93,11 @@ def refused(builder: Daemon) -> bool:
         return probe.connect_ex(("127.0.0.1", where(builder)["port"])) == errno.ECONNREFUSED
 
 
+def asked(builder: Daemon) -> bool:
+    """Whether somebody else than the client of its build is connected to its unix socket."""
+    return len(sockets.local_connections(builder.process.pid, where(builder)["socket"])) > 1
+
+
 def ended(builder: Daemon) -> bool:
     """Whether it ended."""
     return builder.process.poll() is not None
@@ -119,7 +124,15 @@ def idle_session(builder: Daemon) -> Iterator[None]:
     headers = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(text)]) + text for name, text in fields.items())
     host, port = builder.tcp[len("tcp://") :].split(":")
     with socket.create_connection((host, int(port))) as stream:
-        stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 4, 1, headers))
+        ping = b"a number"
+        stream.sendall(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 4, 1, headers) + frame(6, 0, 0, ping)
+        )
+        said = b""
+        while frame(6, 1, 0, ping) not in said:  # then the daemon has read what came before it
+            more = stream.recv(4096)
+            assert more, said
+            said += more
         yield
 
 
@@ -134,9 +147,11 @@ def test_idle_daemon_is_ended_at_once(builder: Daemon) -> None:
 
 def test_a_build_is_waited_for(builder: Daemon, tmp_path: Path) -> None:
     """The daemon ends when it has ended, and not before."""
-    with builds.running(builder, tmp_path / "build", 2.0) as client:
-        done = restart(builder)
-        assert client.wait() == 0
+    with builds.running(builder, tmp_path / "build") as client:
+        waiting = module_process("buildkitd_restart", where(builder))
+        until(lambda: asked(builder), "the module's question")
+        client.finish()
+        done = finish(waiting)
     assert done.result["how"] == "idle"
     until(lambda: ended(builder), "the end of the daemon")
 
@@ -178,15 +193,16 @@ def test_who_cannot_be_kept_waiting(
         with pytest.raises(HostError, match="kills its builds at SIGTERM"):
             restarting.decide(daemon, wish(builder, policy="graceful"))
         return
+    second_builds, release = threading.Event(), threading.Event()
     if not possible:
-        monkeypatch.setattr(Door, "close", lambda _door: False)
-    release = threading.Event()
+        monkeypatch.setattr(Door, "close", lambda _door: not second_builds.wait(LONG))
     with ThreadPoolExecutor() as pool, slow_server(release) as url, builds.running(builder, tmp_path) as first:
         decided = pool.submit(restarting.decide, daemon, wish(builder, limit=0.3))
         if possible:
             until(lambda: kept_waiting(builder), "the closed door")
         second = line.Line(daemon.pid, where(builder)["socket"])
         answer = second.call("Solve", fetching(url))
+        second_builds.set()
         until(lambda: told(builder), "the signal")
         until(lambda: refused(builder), "the open door")  # so with systemd the next daemon has who connects now
         first.finish()
@@ -278,10 +294,10 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
         monkeypatch.setattr(restarting, "_signal", begin)
         decided = pool.submit(restarting.decide, daemon, wish(builder, stop_timeout=3600))
         until(lambda: answers, "the build")
-        if not kills:
+        if not kills:  # else it ends, though what it fetches has not come
             time.sleep(restarting.CUT_OFF + 1.5)
             running = not decided.done() and not ended(builder)
-        release.set()
+            release.set()
         while not answers[0].ended:
             client.listen(1)
         client.close()
@@ -303,8 +319,7 @@ def test_a_daemon_that_ends_by_itself(builder: Daemon, tmp_path: Path, policy: s
         waiting = module_process(
             "buildkitd_restart", {**where(builder), "policy": policy, "limit": 0 if policy else 600}
         )
-        socket_path = where(builder)["socket"]
-        until(lambda: len(sockets.local_connections(builder.process.pid, socket_path)) > 1, "the module's question")
+        until(lambda: asked(builder), "the module's question")
         if policy:
             until(lambda: kept_waiting(builder), "the closed door")
         process.kill_tree(process_of(builder))
