@@ -21,6 +21,9 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import un
 from certificates import CLIENT, Authority, Pair
 from fleet import NAME, Builder, Fleet
 
+# How long a step sleeps, which tells it from those of other runs on this machine.
+SECONDS = str(86400 + os.getpid())
+
 
 def buildctl(fleet: Fleet, *arguments: str, tls: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """The client of the release, which knows nothing of this collection."""
@@ -221,7 +224,7 @@ def endless_build(fleet: Fleet, context: Path) -> t.Iterator[int]:
     for path in ("/bin/sleep", *libraries):
         (context / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, context / path[1:])
-    (context / "Dockerfile").write_text('FROM scratch\nCOPY . /\nRUN ["/bin/sleep", "86399"]\n')
+    (context / "Dockerfile").write_text(f'FROM scratch\nCOPY . /\nRUN ["/bin/sleep", "{SECONDS}"]\n')
     where = ["--local", f"context={context}", "--local", f"dockerfile={context}"]
     command = [str(fleet.host / "bin" / "buildctl"), "--addr", fleet.variables["buildkit_endpoint"]]
     command += ["--tlsdir", str(fleet.pki / "clients" / "alice"), "build", "--frontend", "dockerfile.v0", *where]
@@ -240,7 +243,7 @@ def sleeping() -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if path.read_bytes() == b"/bin/sleep\x0086399\x00":
+            if path.read_bytes() == f"/bin/sleep\0{SECONDS}\0".encode():
                 found.append(int(path.parent.name))
     return found
 
