@@ -158,9 +158,16 @@ class Fleet:
         return str(path)
 
     def state(self) -> State:
-        """All files of the host and the PKI, but the build cache, which is the daemon's; not those of Ansible."""
+        """All files of the host and the PKI, not those of Ansible. Build cache and log belong to the daemon.
+
+        So the cache is left out, and the log's content, to which the daemon may add at any time.
+        """
         now = {name: state for part in (self.host, self.pki) for name, state in _tree(part).items()}
-        return {name: state for name, state in now.items() if not name.startswith("host/cache")}
+        return {
+            name: (mode, b"" if name.startswith("host/log/") else content)
+            for name, (mode, content) in now.items()
+            if not name.startswith("host/cache")
+        }
 
     def interpreter(self, *lines: str, libraries: t.Sequence[Path] = ()) -> str:
         """A Python for the hosts that is this one, behind these lines of shell."""
