@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Callable, Iterator
 
 import pytest
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
 
 RELEASE = "0.31.0"
 
@@ -69,11 +70,10 @@ def upstream_url(pinned: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def closed_url() -> str:
+def closed_url() -> Iterator[str]:
     """A loopback address where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with ports.held() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def obtain(module: ModuleType, url: str, generation: str = "default", **flags: bool) -> Any:
