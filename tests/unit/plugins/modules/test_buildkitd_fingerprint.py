@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import proc
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module, snapshot
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
 
 Run = t.Callable[..., Outcome]
 
@@ -44,6 +45,7 @@ def daemon(tmp_path: Path) -> t.Iterator[t.Callable[[t.Mapping[str, str]], None]
     def start(environment: t.Mapping[str, str]) -> None:
         process = subprocess.Popen(["/bin/sleep", "60"], env=dict(environment))
         started.append(process)
+        until(Path(f"/proc/{process.pid}/environ").read_bytes, "the environment of the process")
         identity = proc.identify(process.pid)
         assert identity is not None
         (tmp_path / "pid").write_text(json.dumps(dataclasses.asdict(identity)))
