@@ -25,8 +25,9 @@ HOSTS = {"rotate-old": ("172.29.215.31", "OLD"), "rotate-new": ("172.29.215.32",
 LIVES = {"buildkit_pki_valid_for": "90d", "buildkit_pki_renew_before": "40d"}
 BUILDX = "/usr/libexec/docker/cli-plugins/docker-buildx"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-# What a client sees of a daemon that ends in the very moment in which it is served. Nothing here is a refusal.
-CUT_OFF = ("Canceled", "EOF", "reset by peer", "broken pipe", "transport is closing", "closed network connection")
+# What a client sees of a daemon that ends in the very moment in which it is served. Nothing here is a refusal. Each has
+# its own capitals: Python says "Broken pipe" where Go says "broken pipe".
+CUT_OFF = ("canceled", "eof", "reset by peer", "broken pipe", "transport is closing", "closed network connection")
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class Watch:
             for attempt in (self._buildctl, self._tls):
                 self.attempts[host] += 1
                 problem = attempt(host)
-                if problem and any(text in problem for text in CUT_OFF):
+                if problem and any(text in problem.lower() for text in CUT_OFF):
                     self.cut_off.append(f"{host}: {problem}")
                     problem = attempt(host)
                 if problem:
