@@ -24,9 +24,6 @@ _STEPS = {
 
 ENTITLEMENTS = tuple(_STEPS)
 
-# What every refusal has in it, of both generations.
-_NOT_ALLOWED = "is not allowed"
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -60,7 +57,7 @@ async def ask(entitlement: str, control: Control, platform: Platform, *, timeout
     except Failure as error:
         if log.has_step(smoke.STEP):
             return Answer(False, "the daemon took the build on")
-        if error.kind is Kind.BUILD_FAILED and _NOT_ALLOWED in error.message:
+        if error.kind is Kind.BUILD_FAILED and smoke.NOT_ALLOWED in error.message:
             return Answer(True, "the daemon refused the build")
         raise
     return Answer(False, "the daemon built it")

@@ -50,10 +50,13 @@ _TAIL_LINES = 10
 _MOST_BYTES = 8 * 2**20
 _MOST_STEPS = 1000
 
-# What the last part of a log may take to arrive once the build is over, in seconds. After a good end it always comes,
-# if late where a daemon or this machine is short of time; of a build that was refused there may be none.
+# What every refusal of an entitlement has in it, of both generations.
+NOT_ALLOWED = "is not allowed"
+
+# What the last part of a log may take to arrive once the build is over, in seconds. It always comes, if late where a
+# daemon or this machine is short of time; but of a build that was refused, or never answered, there may be none.
 _LOG_DELAY = 30.0
-_LOG_DELAY_FAILED = 1.0
+_LOG_DELAY_REFUSED = 1.0
 
 # How long to try to drop what a build left in the cache, and how often, in seconds.
 _TIDY_LIMIT = 10.0
@@ -209,7 +212,8 @@ async def follow(request: Any, control: Control, log: Log, *, name: str, timeout
         _raise_flood(follower)
     except Failure as error:
         # A build that was refused before it began has no status, for which the daemon would wait longer.
-        await _finish(follower, _LOG_DELAY_FAILED)
+        began = error.kind is Kind.RPC_FAILED and NOT_ALLOWED not in error.message
+        await _finish(follower, _LOG_DELAY if began else _LOG_DELAY_REFUSED)
         raise _explain(name, error, log, timeout) from error
     finally:
         await _cancel(follower)
