@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 from pathlib import Path
 from typing import Iterator
@@ -15,7 +16,7 @@ from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import
     run_module,
 )
 
-NAME = "buildfarm-login"
+NAME = f"buildfarm-{secrets.token_hex(4)}"  # of this run alone: another one may go on beside it
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN alice@ws-1"
 WISH = {"user": NAME, "key": KEY}
 
@@ -58,5 +59,5 @@ def test_refused(home: Path) -> None:
     (home / ".ssh").mkdir()
     assert "Give it back to its user" in run_module("buildkit_authorized_key", WISH).message
     assert run_module("buildkit_authorized_key", {**WISH, "key": "ssh-ed25519"}).failed
-    assert run_module("buildkit_authorized_key", {**WISH, "user": "buildfarm-nobody"}).failed
+    assert run_module("buildkit_authorized_key", {**WISH, "user": f"{NAME}-not"}).failed
     assert list((home / ".ssh").iterdir()) == []

@@ -169,10 +169,10 @@ def test_no_process_for_it(server: tuple[subprocess.Popen[str], int], monkeypatc
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fork)
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     door = Door(server[0].pid, server[1])
     assert not door.close()
-    assert os.listdir("/proc/self/fd") == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what a test before left to be collected may go meanwhile
     assert welcome(server[1])
 
 

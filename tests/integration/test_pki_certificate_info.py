@@ -37,11 +37,12 @@ def only(**options: Any) -> dict[str, Any]:
 def openssl_server(pair: Pair, *options: str | Path) -> Iterator[str]:
     """``openssl s_server`` on a free port until the block ends; yields its address."""
     port = ports.kept()
-    command = ["openssl", "s_server", "-accept", str(port), "-cert", pair.cert, "-key", pair.key, "-quiet", *options]
+    where = f"127.0.0.1:{port}"  # somebody else may use this port of another address
+    command = ["openssl", "s_server", "-accept", where, "-cert", pair.cert, "-key", pair.key, "-quiet", *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port)
-        yield f"tcp://127.0.0.1:{port}"
+        yield f"tcp://{where}"
     finally:
         process.kill()
         process.communicate()
