@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +21,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import GR
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
 from daemon import Daemon
 
+KEPT = 2 * 86400.0  # seconds for which somebody may use what was looked for before midnight
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What reads and writes messages, and what speaks HTTP/2 through grpclib's hook.
 UNITS = [f"tests/unit/plugins/module_utils/buildkit/test_{name}.py" for name in ("messages", "channel", "control")]
@@ -37,14 +40,18 @@ def libraries(request: pytest.FixtureRequest) -> Path:
     else:  # looked for anew every day
         wanted, name = [PROTOBUF.requirement, GRPCLIB.requirement], f"newest-{datetime.now(timezone.utc):%Y%m%d}"
     cache = CHECKOUT / ".cache" / "libraries"
+    cache.mkdir(parents=True, exist_ok=True)
     directory = cache / f"{name}-python{sys.version_info.major}.{sys.version_info.minor}"
-    if not directory.is_dir():
-        for old in cache.glob(f"{request.param}-*"):
-            shutil.rmtree(old)
-        unfinished = cache / f"{directory.name}.{os.getpid()}"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
-        unfinished.rename(directory)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.is_dir():
+            for old in cache.glob(f"{request.param}-*"):
+                if time.time() - old.stat().st_mtime > KEPT:
+                    shutil.rmtree(old)
+            unfinished = cache / f"{directory.name}.{os.getpid()}"
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
+            unfinished.rename(directory)
     return directory
 
 
