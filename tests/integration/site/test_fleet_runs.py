@@ -66,7 +66,7 @@ def counts(run: Run, name: str) -> dict[str, int]:
     return {part: int(number) for part, number in re.findall(r"(\w+)=(\d+)", line[1])}
 
 
-def test_some_hosts_and_another_strategy(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_hosts_and_another_strategy(hosts: Hosts) -> None:
     """Check mode on a virgin fleet; a host in the middle that cannot be reached; then that one alone, with `free`."""
     assert hosts.play("site", "--check", "--diff").changed > 0
     assert hosts.parts("alpha") == hosts.parts("beta") == hosts.parts("gamma") == []
@@ -83,7 +83,7 @@ def test_some_hosts_and_another_strategy(hosts: Hosts, monkeypatch: pytest.Monke
     # The next run, with that host alone, makes it good and leaves the others as they are; whatever the strategy is.
     hosts.hosts["beta"] = here
     others = hosts.processes()
-    monkeypatch.setenv("ANSIBLE_STRATEGY", "free")
+    (hosts.ansible / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
     alone = hosts.play("site", "--limit", "beta")
     assert alone.changed > 0
     assert hosts.proved(alone) == {"beta"}
