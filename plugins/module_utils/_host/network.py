@@ -27,6 +27,7 @@ PLUGIN_DIRECTORIES = ("/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin")
 _NETWORK = "buildkit"  # what the CNI configuration inside buildkitd is called
 _LEASES = f"/var/lib/cni/networks/{_NETWORK}"
 _RESULTS = "/var/lib/cni/results"
+_INTERFACES = "/sys/class/net"
 _PROGRAMS = {"ip": "iproute2", "iptables": "iptables", "nft": "nftables", "unshare": "util-linux"}
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 # Everything that steps will need of the kernel, once, in a network namespace that goes with the process.
@@ -128,7 +129,7 @@ def _taken(subnet: str) -> str:
 def traces() -> t.List[str]:
     """What the network of build steps left on this host: removable by L(remove)."""
     found = []
-    if os.path.isdir(f"/sys/class/net/{BRIDGE}"):
+    if os.path.isdir(os.path.join(_INTERFACES, BRIDGE)):
         found.append(f"interface {BRIDGE}")
     if _has("nft") and _run("nft", "list", "table", "inet", TABLE).returncode == 0:
         found.append(f"nftables table inet {TABLE}")
@@ -146,7 +147,11 @@ def remove() -> None:
         for _round in range(2):
             for argv in rules_to_delete(_run("iptables-save").stdout):
                 _must(*argv)
-    if os.path.isdir(f"/sys/class/net/{BRIDGE}"):
+    if os.path.isdir(os.path.join(_INTERFACES, BRIDGE)):
+        for name in _pairs():
+            # The kernel removes it with the other end, which was a step's, and may be about to.
+            if _run("ip", "link", "delete", name).returncode and os.path.isdir(os.path.join(_INTERFACES, name)):
+                _must("ip", "link", "delete", name)
         _must("ip", "link", "delete", BRIDGE)
     if _has("nft") and _run("nft", "list", "table", "inet", TABLE).returncode == 0:
         _must("nft", "delete", "table", "inet", TABLE)
@@ -158,6 +163,11 @@ def remove() -> None:
     for directory in (_RESULTS, os.path.dirname(_LEASES), os.path.dirname(_RESULTS)):
         if os.path.isdir(directory) and not os.listdir(directory):
             os.rmdir(directory)
+
+
+def _pairs() -> t.List[str]:
+    """The host's ends of the pairs of interfaces that connect steps with the bridge."""
+    return sorted(name for name in os.listdir(os.path.join(_INTERFACES, BRIDGE, "brif")) if name.startswith("veth"))
 
 
 def _must(*argv: str) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,24 @@ def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.Monk
     (problem,) = network.obstacles("10.10.0.0/16")
     assert "need ip, iptables, nft, unshare, which" in problem
     assert "Install iproute2, iptables, nftables, util-linux" in problem
+
+
+def test_the_ends_of_pairs_go_before_the_kernel_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so when the step's network has gone, some time after the step. Who has gone by then is no failure."""
+    for name in ("buildkit0/brif/vethdead", "buildkit0/brif/vethgone", "buildkit0/brif/eth7", "vethdead"):
+        (tmp_path / name).mkdir(parents=True)
+    commands: list[str] = []
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        commands.append(" ".join(argv))
+        return subprocess.CompletedProcess(argv, argv[-1] == "vethgone", stdout="", stderr="Cannot find device")
+
+    monkeypatch.setattr(network, "_run", run)
+    monkeypatch.setattr(network, "_has", lambda _program: False)
+    for name in ("_INTERFACES", "_LEASES", "_RESULTS"):
+        monkeypatch.setattr(network, name, str(tmp_path if name == "_INTERFACES" else tmp_path / "cni" / name))
+    network.remove()
+    assert commands == [f"ip link delete {name}" for name in ("vethdead", "vethgone", "buildkit0")]
 
 
 @pytest.mark.parametrize("subnet", ["10.10.0.0/33", "10.10.0.1/16", "fd00::/64", "all"])
