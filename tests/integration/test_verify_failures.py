@@ -8,6 +8,8 @@ import asyncio
 import functools
 import socket
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
@@ -76,6 +78,41 @@ class TestUnreachable:
         assert failure["kind"] == "unreachable"
         assert failure["message"].startswith("The name builder.invalid cannot be resolved: ")
 
+    @pytest.fixture
+    def ends(self) -> Iterator[Callable[[socket.socket, Callable[[], None]], None]]:
+        """Has a listener end when the first client has come, who is hung up on only then."""
+        with ThreadPoolExecutor() as pool:
+
+            def end(listener: socket.socket, then: Callable[[], None]) -> None:
+                with listener:
+                    connection = listener.accept()[0]
+                then()
+                connection.close()
+
+            yield lambda listener, then: pool.submit(end, listener, then)
+
+    def test_it_ends_as_we_come(self, ends: Any, mtls: Daemon, tmp_path: Path) -> None:
+        """A daemon that ends hangs up on who has just come: then nobody is there, or the next one answers."""
+        path = tmp_path / "socket"
+
+        def begin() -> None:
+            path.unlink()
+            path.symlink_to(mtls.unix[len("unix://") :])
+
+        for then in (path.unlink, begin):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(path))
+            listener.listen()
+            ends(listener, then)
+            [report] = verify.verify([verify.Daemon(f"unix://{path}")], verify.Proof(connect_timeout=LONG, builds=()))
+            assert (report.failure and report.failure.kind.value) == (None if then is begin else "unreachable")
+
+    def test_it_ends_amid_our_handshake(self, ends: Any, fast: verify.Daemon) -> None:
+        """That says nothing about TLS."""
+        with ports.held() as port:
+            ends(socket.create_server(("127.0.0.1", port)), lambda: None)
+            assert failure_of(replace(fast, address=f"tcp://127.0.0.1:{port}"))["kind"] == "unreachable"
+
 
 class TestServerCertificate:
     """The daemon's certificate is not acceptable to us."""
@@ -113,7 +150,7 @@ class TestServerCertificate:
         """An expired certificate is named with its dates, and is in the report."""
         with serve(authority.issue("old", SERVER, sans=("127.0.0.1",), days=(-9, -2))) as running:
             daemon = replace(good, address=running.tcp)
-            [report] = verify.verify([daemon], verify.Proof())
+            [report] = verify.verify([daemon], verify.Proof(connect_timeout=LONG))
         assert report.failure is not None
         assert report.failure.kind.value == "server_certificate_expired"
         certificate = report.as_dict()["certificate"]
@@ -191,7 +228,7 @@ class TestTls:
     def test_stranger_is_not_refused_where_nobody_gets_in(self, fast: verify.Daemon, peer: Any) -> None:
         """A closed connection is no proof of a refusal when the good client did not get through either."""
         with peers.listening(peer) as address:
-            [report] = verify.verify([replace(fast, address=address)], verify.Proof())
+            [report] = verify.verify([replace(fast, address=address)], verify.Proof(connect_timeout=LONG))
         assert report.as_dict()["refusals"] == {}
         assert list(report.as_dict()["timings_ms"]) == ["total"]
 

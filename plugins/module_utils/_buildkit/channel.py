@@ -184,10 +184,28 @@ async def open_connection(peer: Peer, *, timeout: float) -> Connection:
     the server has looked at it. Nothing but the preface is sent until then, so that the alert that names the
     cause is always what we read next.
 
+    A daemon that ends hangs up on who has just come, which says nothing about what speaks there. So whoever hangs up
+    without a word is asked once more: the next daemon answers then, or nobody is there.
+
     :param timeout: seconds for all of it
     :raises Failure: with the cause
     """
     deadline = stream.Deadline(timeout)
+    try:
+        return await _open(peer, deadline)
+    except Failure as failure:
+        if failure.kind is Kind.TLS_EXPECTED or not _is_without_a_word(failure.__cause__):
+            raise
+    return await _open(peer, deadline)
+
+
+def _is_without_a_word(error: BaseException | None) -> bool:
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    return isinstance(error, OSError)
+
+
+async def _open(peer: Peer, deadline: stream.Deadline) -> Connection:
     timings: dict[str, float] = {}
     began = time.monotonic()
     raw = await stream.connect(peer.endpoint, deadline)
