@@ -47,7 +47,7 @@ def builder(
 
 def drain(options: dict[str, Any], **how: Any) -> Outcome:
     """Run the module without its action plugin, as it runs on a host."""
-    return run_module("buildkit_drain", {"poll": 0.1, **options}, **how)
+    return run_module("buildkit_drain", {"poll": 0.1, "connect_timeout": LONG, **options}, **how)
 
 
 def test_idle_daemon_is_drained_at_once(builder: Daemon, authority: Authority, client: Pair) -> None:
@@ -67,7 +67,7 @@ def test_it_waits_for_the_build(builder: Daemon, tmp_path: Path) -> None:
     """It ends after the build, not before, and names it."""
     between = Turnstile(builder.unix, tmp_path)
     with contextlib.closing(between), builds.running(builder, tmp_path / "build") as client:
-        process = module_process("buildkit_drain", {"address": between.address, "poll": 0.1})
+        process = module_process("buildkit_drain", {"address": between.address, "poll": 0.1, "connect_timeout": LONG})
         until(lambda: between.answers > LOOKS, "some looks at the daemon")
         assert process.poll() is None
         client.finish()
@@ -111,7 +111,8 @@ def interrupted(builder: Daemon, directory: Path, idle_for: int) -> Outcome:
     """Wait for an idle time into which a build falls, if the machine is fast enough to begin one meanwhile."""
     directory.mkdir()
     with contextlib.closing(Turnstile(builder.unix, directory)) as between:
-        process = module_process("buildkit_drain", {"address": between.address, "poll": 0.1, "idle_for": idle_for})
+        limits = {"connect_timeout": LONG, "idle_for": idle_for}
+        process = module_process("buildkit_drain", {"address": between.address, "poll": 0.1, **limits})
 
         def looks(number: int) -> None:
             until(lambda: between.answers > number or process.poll() is not None, "some looks at the daemon")
@@ -246,7 +247,7 @@ class Play:
         steps = []
         for number, (name, options) in enumerate(tasks.items()):
             keywords = options.pop("task", {})
-            module = {"buildfarm.buildkit.buildkit_drain": {"poll": 0.1, **options}}
+            module = {"buildfarm.buildkit.buildkit_drain": {"poll": 0.1, "connect_timeout": LONG, **options}}
             steps.append({"name": name, "register": f"result_{number}", "ignore_errors": True, **module, **keywords})
         content = ", ".join(f"result_{number}" for number in range(len(tasks)))
         copy = {"content": f"{{{{ [{content}] }}}}", "dest": str(self._result)}

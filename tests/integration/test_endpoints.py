@@ -418,13 +418,13 @@ class TestTcp:
             bin_dir, tmp_path / "daemon", pair=pair, ca=authority.path, options=("--addr", address)
         ) as running:
             one = verify.Daemon(address, str(authority.path), str(client.cert), str(client.key))
-            [report] = verify.verify([one], verify.Proof(builds=("exec",), connect_timeout=LONG))
+            [report] = verify.verify([one], verify.Proof(builds=("exec",), connect_timeout=LONG, build_timeout=LONG))
             assert report.as_dict()["failure"] is None
             assert all(refusal.refused for refusal in report.refusals.values())
             assert report.as_dict()["certificate"]["sans"] == ["IP:::1"]
             # The same daemon by its other address, which the certificate does not have.
             other = verify.Daemon(running.tcp, str(authority.path), str(client.cert), str(client.key))
-            [report] = verify.verify([other], verify.Proof(builds=("exec",), connect_timeout=LONG))
+            [report] = verify.verify([other], verify.Proof(builds=("exec",), connect_timeout=LONG, build_timeout=LONG))
         assert report.as_dict()["failure"]["kind"] == "server_name_mismatch"
         assert "it names IP:::1" in report.as_dict()["failure"]["message"]
 
@@ -472,6 +472,6 @@ class TestTlsOptions:
             "client_key": str(client.key),
             "tls_hostname": None,
         }
-        reports = verify.verify(options.read_daemons(shared), verify.Proof(builds=()))
+        reports = verify.verify(options.read_daemons(shared), verify.Proof(builds=(), connect_timeout=LONG))
         assert [report.failure for report in reports] == [None, None]
         assert [bool(report.certificate) for report in reports] == [True, False]

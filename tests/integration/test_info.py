@@ -15,6 +15,7 @@ import builds
 import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import CLIENT, Authority, Pair
 from daemon import Daemon
 
@@ -44,7 +45,7 @@ def credentials(authority: Authority, client: Pair) -> dict[str, Any]:
 
 def info(options: dict[str, Any], **how: Any) -> Outcome:
     """Run the module."""
-    return run_module("buildkit_info", options, **how)
+    return run_module("buildkit_info", {"connect_timeout": LONG, **options}, **how)
 
 
 def facts(options: dict[str, Any]) -> dict[str, Any]:

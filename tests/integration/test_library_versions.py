@@ -19,6 +19,7 @@ import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._deps import GRPCLIB, PROTOBUF
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from daemon import Daemon
 
 KEPT = 2 * 86400.0  # seconds for which somebody may use what was looked for before midnight
@@ -100,7 +101,7 @@ def builder(bin_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_every_call_is_understood_on_both_sides(libraries: Path, builder: Daemon) -> None:
     """Each module does with these libraries what it is for: all calls, and all messages, of both generations."""
-    where = {"address": builder.unix}
+    where = {"address": builder.unix, "connect_timeout": LONG}
     outcomes = {
         name: run_module(f"buildkit_{name}", {**where, **options}, python_path=libraries)
         for name, options in {

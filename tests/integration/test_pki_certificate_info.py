@@ -22,7 +22,7 @@ from daemon import Daemon
 
 def run(**options: Any) -> Outcome:
     """Run the module."""
-    return run_module("buildkit_certificate_info", options)
+    return run_module("buildkit_certificate_info", {"connect_timeout": LONG, **options})
 
 
 def only(**options: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import daemon as daemons
 import pytest
 import yaml
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import IMPORT_ROOT, Outcome, run_module
-from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import until
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import Authority, Pair
 from daemon import Daemon
 
@@ -56,7 +56,7 @@ def is_old(daemon: Daemon) -> bool:
 
 def prune(daemon: Daemon, options: dict[str, Any] | None = None, **how: Any) -> Outcome:
     """Run the module."""
-    return run_module("buildkit_prune", {"address": daemon.unix, **(options or {})}, **how)
+    return run_module("buildkit_prune", {"address": daemon.unix, "connect_timeout": LONG, **(options or {})}, **how)
 
 
 def pruned(daemon: Daemon, options: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:

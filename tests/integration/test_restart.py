@@ -337,7 +337,7 @@ def test_a_daemon_that_was_told_before(builder: Daemon, tmp_path: Path) -> None:
         until(lambda: told(builder), "the signal")
         again = [module_process("buildkitd_restart", {**where(builder), "limit": 0}) for _run in range(2)]
         if not kills:
-            time.sleep(watching.SILENT + 1)
+            time.sleep(restarting.STARTS + 1)
             client.finish()
         assert {finish(one).result["how"] for one in again} <= {"ending", "down"}
     until(lambda: ended(builder), "the end of the daemon")

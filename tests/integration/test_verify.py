@@ -34,7 +34,8 @@ def as_client(address: str, authority: Authority, client: Pair) -> verify.Daemon
 
 def proof_of(*daemons: verify.Daemon, **settings: object) -> list[dict[str, object]]:
     """The reports in the form that modules return."""
-    return [report.as_dict() for report in verify.verify(daemons, verify.Proof(**settings))]
+    proof = verify.Proof(**{"connect_timeout": LONG, "build_timeout": LONG, **settings})
+    return [report.as_dict() for report in verify.verify(daemons, proof)]
 
 
 def buildctl(daemon: Daemon, *arguments: str) -> str:

@@ -125,7 +125,13 @@ def test_summary_of_a_fleet_has_the_worst_first(
     """The results stay in the order of the daemons; the summary and the message begin with what matters most."""
     items = [addresses[0], DEAD, addresses[1], plaintext.tcp]
     tls = {"ca_path": str(authority.path), "client_cert": str(client.cert), "client_key": str(client.key)}
-    options = {"daemons": [{"address": one} for one in items], "builds": ["exec"], "concurrency": 2, **tls}
+    options = {
+        "daemons": [{"address": one} for one in items],
+        "builds": ["exec"],
+        "concurrency": 2,
+        "connect_timeout": LONG,
+        **tls,
+    }
     outcome = run_module("buildkit_verify", options)
     assert [one["address"] for one in outcome.result["daemons"]] == items
     lines = outcome.result["summary"]

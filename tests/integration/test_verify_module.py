@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import Outcome, run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import CLIENT, Authority, Pair
 from daemon import Daemon
 
@@ -26,7 +27,7 @@ def options_for(authority: Authority, client: Pair, **options: Any) -> dict[str,
 
 def run(options: dict[str, Any], **how: Any) -> Outcome:
     """Run the module."""
-    return run_module("buildkit_verify", options, **how)
+    return run_module("buildkit_verify", {"connect_timeout": LONG, "build_timeout": LONG, **options}, **how)
 
 
 @pytest.mark.parametrize("check", [False, True])

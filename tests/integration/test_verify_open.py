@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import verify
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from certificates import Authority, Pair
 from daemon import Daemon
 
 
 def report_of(daemon: verify.Daemon, **settings: object) -> dict[str, object]:
     """The report of one daemon in the form that modules return."""
-    [report] = verify.verify([daemon], verify.Proof(**settings))
+    proof = verify.Proof(**{"connect_timeout": LONG, "build_timeout": LONG, **settings})
+    [report] = verify.verify([daemon], proof)
     return report.as_dict()
 
 

@@ -14,6 +14,7 @@ import daemon as daemons
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import platforms, verify
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.run_module import run_module
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG
 from daemon import Daemon
 
 # Architecture -> as QEMU names it, which is also how buildkitd looks for a buildkit-qemu program.
@@ -63,7 +64,8 @@ def boasting(bin_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def report_of(daemon: Daemon, *wanted: str, **settings: object) -> dict[str, object]:
     """The report of a proof for these platforms."""
     wishes = tuple(platforms.parse(text) for text in wanted)
-    [report] = verify.verify([verify.Daemon(daemon.unix)], verify.Proof(platforms=wishes, **settings))
+    proof = verify.Proof(**{"connect_timeout": LONG, "build_timeout": LONG, "platforms": wishes, **settings})
+    [report] = verify.verify([verify.Daemon(daemon.unix)], proof)
     return report.as_dict()
 
 
@@ -91,7 +93,8 @@ def test_each_daemon_may_have_its_own(emulating: Daemon, boasting: Daemon) -> No
         {"address": boasting.unix, "platforms": []},
         {"address": boasting.unix, "platforms": ["linux/riscv64"]},
     ]
-    outcome = run_module("buildkit_verify", {"daemons": daemons, "builds": ["exec"], "platforms": [NATIVE]})
+    limits = {"connect_timeout": LONG, "build_timeout": LONG}
+    outcome = run_module("buildkit_verify", {**limits, "daemons": daemons, "builds": ["exec"], "platforms": [NATIVE]})
     kinds = [one["failure"] and one["failure"]["kind"] for one in outcome.result["daemons"]]
     assert kinds == [None, None, None, "platform_missing"]
     stages = [[stage for stage in one["timings_ms"] if "exec" in stage] for one in outcome.result["daemons"]]

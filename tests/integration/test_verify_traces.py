@@ -20,7 +20,12 @@ from certificates import Authority, Pair
 from daemon import Daemon
 
 RUNS = 20
-EVERYTHING = {"builds": verify.BUILDS, "entitlements_refused": verify.ENTITLEMENTS}
+EVERYTHING = {
+    "builds": verify.BUILDS,
+    "entitlements_refused": verify.ENTITLEMENTS,
+    "connect_timeout": LONG,
+    "build_timeout": LONG,
+}
 
 
 @pytest.fixture

@@ -86,7 +86,8 @@ def unversioned(bin_dir: Path, mtls: Daemon, tmp_path_factory: pytest.TempPathFa
 def report_of(daemon: verify.Daemon | Daemon, **settings: Any) -> dict[str, Any]:
     """The report of a daemon in the form that modules return."""
     wished = verify.Daemon(daemon.unix) if isinstance(daemon, Daemon) else daemon
-    [report] = verify.verify([wished], verify.Proof(**{"builds": (), **settings}))
+    proof = verify.Proof(**{"builds": (), "connect_timeout": LONG, "build_timeout": LONG, **settings})
+    [report] = verify.verify([wished], proof)
     return report.as_dict()
 
 
