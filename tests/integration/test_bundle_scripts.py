@@ -199,7 +199,7 @@ def test_verify_says_what_is_wrong(
     names = {mtls.tcp.replace("127.0.0.1", "localhost"): {"server_name": "other.example.com"}}
     daemons = [node(f"n{number}", address, **names.get(address, {})) for number, address in enumerate(wrong)]
     place = unpack(tmp_path, authority, client, "pool", *daemons, node("good", mtls.tcp))
-    done = run(place / "verify.sh", PATH=f"{place}/bin:/usr/bin:/bin")
+    done = run(place / "verify.sh", PATH=f"{place}/bin:/usr/bin:/bin", VERIFY_SECONDS="120")
     assert done.returncode == 1, done.stderr
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     for address, reason in wrong.items():
@@ -207,10 +207,10 @@ def test_verify_says_what_is_wrong(
         assert reason in said[address]
     assert said[mtls.tcp] == ("ok, it accepts this client, refuses strangers (there is no buildctl here to build with)")
     stranger = unpack(tmp_path / "s", other_authority, client, "pool", node("a", mtls.tcp))
-    assert "unable to get local issuer certificate" in run(stranger / "verify.sh").stdout
+    assert "unable to get local issuer certificate" in run(stranger / "verify.sh", VERIFY_SECONDS="120").stdout
     unknown = other_authority.issue("stranger", CLIENT)
     mine = unpack(tmp_path / "u", authority, unknown, "pool", node("a", mtls.tcp))
-    assert "FAILED, it does not accept this client" in run(mine / "verify.sh").stdout
+    assert "FAILED, it does not accept this client" in run(mine / "verify.sh", VERIFY_SECONDS="120").stdout
 
 
 def test_verify_refuses_a_certificate_that_ended(authority: Authority, tmp_path: Path) -> None:
