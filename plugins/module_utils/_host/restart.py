@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host import ask, proc, process, sockets
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors import HostError
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Line
-from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import ASK_AGAIN, SILENT, Watch
+from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.watch import ASK_AGAIN, Watch
 
 GRACEFUL, SKIP, NOW = "graceful", "skip", "now"
 # Each for what else there is to say, in :attr:`Outcome.how`.
 IDLE, DOWN, ENDING, SKIPPED = "idle", "down", "ending", "skipped"
 
 _POLL = 0.02  # seconds
+STARTS = 5.0  # seconds after which a daemon that does not listen is held to be ending, not to be starting
 CUT_OFF = 5.0  # seconds for which idle clients may hold up the end of a daemon that builds nothing
 _STARTED = 150.0  # seconds for the start, more than the 90 that systemd allows
 _FORCED = 2  # how many signals more make buildkitd exit at once; it counts to three
@@ -155,7 +156,7 @@ def _listens(pid: int, wish: Wish) -> bool:
 
 def _serving(daemon: proc.ProcessIdentity, wish: Wish) -> int:
     """The same for a daemon that may be starting. If nobody listens then, it was told to end by a run before."""
-    deadline = time.monotonic() + SILENT
+    deadline = time.monotonic() + STARTS
     while True:
         pid = server(daemon, wish)
         if pid or time.monotonic() >= deadline or proc.identify(daemon.pid) != daemon:

@@ -17,7 +17,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.errors im
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._host.line import Line
 
 SETTLED = 1.0  # seconds after which a client that has connected, but builds nothing, is held to be idle
-SILENT = 5.0  # seconds for which a daemon may give no answer, while it starts for instance
+SILENT = 30.0  # seconds for which a daemon may give no answer, while it waits for a busy disk for instance
 ASK_AGAIN = 0.2  # seconds between two attempts to ask a daemon that is silent
 _POLL = 0.02  # seconds
 _LULL = 15.0  # seconds to wait for one

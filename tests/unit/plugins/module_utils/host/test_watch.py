@@ -106,3 +106,18 @@ def test_who_only_looks_in_ends_no_drain(watch: Watch, monkeypatch: pytest.Monke
     monkeypatch.setattr(Door, "close", lambda _door: True)
     watch.drain(40.0)
     assert clock.now >= 20.0
+
+
+def test_a_daemon_that_stalls_is_asked_until_it_answers(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does on a disk that others keep busy: it is not handled as the policy says after the first question."""
+    clock = busy(watch, monkeypatch, 3600.0)
+
+    def look() -> bool:
+        watch.problem = "it gave no answer within 5 s" if clock.now < 20 else ""
+        clock.sleep(5 if watch.problem else 0)
+        return not watch.problem
+
+    monkeypatch.setattr(watch, "look", look)
+    monkeypatch.setattr(sockets, "of", lambda _pid: set())
+    assert watch.wait(600.0)
+    assert clock.now < 30
