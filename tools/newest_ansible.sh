@@ -34,10 +34,11 @@ docker exec -i --env "archive=/archive/$(basename "$BUILDKIT_NEW_ARCHIVE")" --en
 set -euo pipefail
 echo "Setting up the newest ansible-core ..."
 python3 -m venv /venv
-/venv/bin/pip install -q 'ansible-core>=2.21' -r /collections/ansible_collections/buildfarm/buildkit/requirements.txt hypothesis pyrage pytest pytest-xdist
+tree=/collections/ansible_collections/buildfarm/buildkit
+"$tree/tools/again.sh" /venv/bin/pip install -q 'ansible-core>=2.21' -r "$tree/requirements.txt" hypothesis pyrage pytest pytest-xdist
 export PATH=/venv/bin:$PATH ANSIBLE_COLLECTIONS_PATH=/collections ANSIBLE_LOCALHOST_WARNING=false
-ansible --version | head -n 1
-cd /collections/ansible_collections/buildfarm/buildkit
+ansible --version | sed -n 1p # reads all: who writes to a pipe that is closed fails
+cd "$tree"
 
 echo "==> units"
 # All but those that end one run hundreds of times at another file operation: they test our own order of steps, which

@@ -31,8 +31,8 @@ python=$(find_python) || {
     exit 1
   fi
   echo "Installing Python with apt-get ..." >&2
-  apt-get update -qq >&2
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >&2
+  export DEBIAN_FRONTEND=noninteractive
+  tools/again.sh sh -c 'apt-get update -qq && apt-get -o DPkg::Lock::Timeout=300 install -y -qq python3 python3-venv' >&2
   python=$(find_python) || {
     echo "error: this system's Python is older than 3.11; install a newer one" >&2
     exit 1
@@ -50,7 +50,7 @@ echo "Setting up the Python environment of $requirements in .venv ..." >&2
 [ -d .venv ] || "$python" -m venv .venv
 progress=off
 [ -t 2 ] && progress=on
-.venv/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar "$progress" -r "$requirements" &
+tools/again.sh .venv/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar "$progress" -r "$requirements" &
 pip=$!
 seconds=0
 while kill -0 "$pip" 2>/dev/null; do

@@ -47,8 +47,12 @@ install_programs() { # JOB...
   local policy=/usr/sbin/policy-rc.d ours=
   [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes; } || return
   # What the emulator recommends would let the whole machine run foreign programs.
-  apt update && { [ ${#missing[@]} = 0 ] || apt install -y "${missing[@]}"; } &&
-    { [ -z "$emulator" ] || apt install -y --no-install-recommends "$emulator"; }
+  from_mirror() {
+    apt update
+    { [ ${#missing[@]} = 0 ] || apt install -y "${missing[@]}"; } &&
+      { [ -z "$emulator" ] || apt install -y --no-install-recommends "$emulator"; }
+  }
+  from_mirror || { sleep 10 && from_mirror; }
   local code=$?
   [ -z "$ours" ] || rm -f "$policy"
   return "$code"

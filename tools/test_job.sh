@@ -81,7 +81,7 @@ job_importer() {
   local importer=$cache/importer build=$cache/build tree
   tree=$(copied_tree importer) || return
   [ -x "$importer/bin/python" ] || python -m venv "$importer" || return
-  "$importer/bin/python" -m pip install -q --disable-pip-version-check galaxy-importer==0.4.44 || return
+  tools/again.sh "$importer/bin/python" -m pip install -q --disable-pip-version-check galaxy-importer==0.4.44 || return
   rm -rf "$build" && mkdir -p "$build" &&
     ansible-galaxy collection build --output-path "$build" "$tree" &&
     ansible-galaxy collection install --offline --force -p "$build/installed" "$build"/*.tar.gz || return
