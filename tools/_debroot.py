@@ -93,15 +93,23 @@ class Root:
 
     def install(self, packages: Sequence[str]) -> None:
         """Install packages inside the root."""
-        self.run(
-            f"Installing {len(packages)} packages and what they need in the {self.suite} root",
-            ["apt-get", "install", "-y", *packages],
-            hint=_HINT,
-        )
+        title = f"Installing {len(packages)} packages and what they need in the {self.suite} root"
+        command = ["apt-get", "install", "-y", *packages]
+        try:
+            self.run(title, command)
+        except _progress.CommandFailed:
+            _progress.say("the mirror may stutter, or have newer packages by now: trying again")
+            self.update()
+            self.run(title, command, hint=_HINT)
 
     def update(self) -> None:
-        """Read the mirror's package lists."""
-        self.run(f"Reading Debian {self.suite}'s package lists", ["apt-get", "update"], hint=_HINT)
+        """Read the mirror's package lists, all of them: apt would go on without one that it did not get."""
+        title = f"Reading Debian {self.suite}'s package lists"
+        command = ["apt-get", "-o", "APT::Update::Error-Mode=any", "update"]
+        try:
+            self.run(title, command)
+        except _progress.CommandFailed:
+            self.run(title, command, hint=_HINT)
 
     def candidate(self, package: str) -> str:
         """Return the version of a package that would be installed; empty when there is none."""
