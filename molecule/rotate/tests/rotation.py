@@ -236,7 +236,11 @@ class Watch:
                     self.refusals.append(f"{time.strftime('%X')} {host}: {problem}")
 
     def _buildctl(self, host: str) -> str:
-        done = self.fleet.buildctl(host, self.fleet.files(self.name), "--timeout", "120", "debug", "workers")
+        # It gives up after 20 seconds, whatever it is told, and a host may be slower.
+        for _wait in range(10):
+            done = self.fleet.buildctl(host, self.fleet.files(self.name))
+            if "deadline exceeded" not in done.stderr:
+                break
         return "" if done.returncode == 0 and "PLATFORMS" in done.stdout else done.stdout + done.stderr
 
     def _tls(self, host: str) -> str:
