@@ -69,6 +69,9 @@ class Fleet:
             "buildkit_tls_dir": str(self.host / "tls"),
             "buildkitd_service_manager": "process",
             "buildkitd_stop_timeout": 30,
+            # However slow the machine is.
+            "buildkit_verify_connect_timeout": 120,
+            "buildkit_verify_build_timeout": 600,
             **self.release(generation),
             **{f"buildkitd_{name}_dir": str(self.host / name) for name in ("install", "bin", "config", "run", "log")},
             "buildkitd_root": str(self.host / "cache"),
