@@ -58,7 +58,8 @@ class Host:
 
     def reboot(self) -> None:
         """Shuts it down, and returns when it has booted again."""
-        subprocess.run(["docker", "exec", self.name, "systemctl", "poweroff"], capture_output=True, check=False)
+        # What systemctl asks for through a bus that may be slow, systemd does for this signal (systemd(1)).
+        subprocess.run(["docker", "kill", "--signal", "RTMIN+4", self.name], capture_output=True, check=True)
         subprocess.run(["docker", "wait", self.name], capture_output=True, check=True)
         subprocess.run(["docker", "start", self.name], capture_output=True, check=True)
         self.settle()

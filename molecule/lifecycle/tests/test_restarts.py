@@ -53,7 +53,7 @@ def play(playbook: str, *arguments: str, ok: bool = True, **variables: object) -
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=3600,
         check=False,
     )
     assert (done.returncode == 0) is ok, done.stdout
