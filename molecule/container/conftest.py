@@ -72,6 +72,10 @@ class Host:
             assert time.monotonic() < deadline, state + self.run("systemctl --failed --no-pager").stdout
             time.sleep(0.2)
 
+    def answered(self) -> None:
+        """Returns when the daemon in the container answers."""
+        self.ran(f"until {self.engine} exec buildkitd buildctl debug workers; do sleep 0.2; done")
+
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What the engine says of a container, image or volume."""
         (found,) = json.loads(self.ran(f"{self.engine} {kind} inspect {name}"))

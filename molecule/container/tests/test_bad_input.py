@@ -142,6 +142,7 @@ def test_an_engine_that_is_missing_or_cannot_give_what_is_needed_is_refused(host
     with _unchanged(hosts), _instead(hosts["docker"], ""), _instead(hosts["podman"], unable):
         run = play("site")
     hosts["podman"].ran("systemctl start buildkitd")
+    hosts["podman"].answered()
     assert run.code == 2, run.output
     assert "container-docker: docker: there is no command docker. Install Docker" in run.text
     assert "Podman cannot start a container with what buildkitd needs" in run.text
