@@ -299,7 +299,10 @@ def _await_request(connection: socket.socket) -> None:
     """Read until the first request is there."""
     seen = b""
     while True:
-        seen += connection.recv(65536)
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionResetError("the client left without a request")
+        seen += data
         if any(kind == 1 for kind, _flags, _stream, _body in spoil.frames_of(seen[24:])):  # after the preface
             return
 

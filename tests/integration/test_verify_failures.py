@@ -84,6 +84,7 @@ class TestUnreachable:
         with ThreadPoolExecutor() as pool:
 
             def end(listener: socket.socket, then: Callable[[], None]) -> None:
+                listener.settimeout(LONG)
                 with listener:
                     connection = listener.accept()[0]
                 then()
