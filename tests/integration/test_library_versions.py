@@ -51,7 +51,8 @@ def libraries(request: pytest.FixtureRequest) -> Path:
                     shutil.rmtree(old)
             unfinished = cache / f"{directory.name}.{os.getpid()}"
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*pip, "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
+            again = CHECKOUT / "tools" / "again.sh"  # what is fetched may stutter
+            subprocess.run([again, *pip, "--only-binary=:all:", "--target", unfinished, *wanted], check=True)
             unfinished.rename(directory)
     return directory
 
