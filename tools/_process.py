@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -54,15 +55,21 @@ def children(pid: int) -> list[Identity]:
     return found
 
 
+def _send(identity: Identity, number: signal.Signals) -> None:
+    """Signal a process, which may end at that very moment."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(identity.pid, number)
+
+
 def stop(identity: Identity, *, timeout: float) -> bool:
     """Stop a process if it is still the one meant: politely, after `timeout` seconds not. Tell whether it was there."""
     if identify(identity.pid) != identity:
         return False
-    os.kill(identity.pid, signal.SIGTERM)
+    _send(identity, signal.SIGTERM)
     deadline = time.monotonic() + timeout
     while identify(identity.pid) == identity:
         if time.monotonic() > deadline:
-            os.kill(identity.pid, signal.SIGKILL)
+            _send(identity, signal.SIGKILL)
             deadline += timeout
         time.sleep(0.1)
     return True
