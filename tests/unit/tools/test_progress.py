@@ -69,7 +69,7 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
 def test_an_interrupted_step_takes_its_command_along(tmp_path: Path) -> None:
     """A tool that is told to stop ends its command and says so."""
     ready = tmp_path / "ready"
-    with start(tmp_path, f"echo $$ >{ready}.part; mv {ready}.part {ready}; sleep 600") as tool:
+    with start(tmp_path, f"echo $$ >{ready}.part; mv {ready}.part {ready}; exec sleep 600") as tool:
         while not ready.exists():
             assert tool.poll() is None
         tool.terminate()
