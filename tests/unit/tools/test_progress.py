@@ -93,7 +93,7 @@ subprocess.Popen = Interrupted
 
 def test_a_command_that_has_just_begun_is_taken_along_too(tmp_path: Path) -> None:
     """The signal came before the tool had noted what it started."""
-    with start(tmp_path, "sleep 600", before=AT_ONCE) as tool:
+    with start(tmp_path, "exec sleep 600", before=AT_ONCE) as tool:
         _output, errors = tool.communicate(timeout=120)
     assert tool.returncode == 130
     assert "interrupted" in errors
