@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -343,13 +344,15 @@ def test_a_daemon_that_was_told_before(builder: Daemon, tmp_path: Path) -> None:
     until(lambda: ended(builder), "the end of the daemon")
 
 
-def test_a_daemon_that_cannot_be_asked(builder: Daemon) -> None:
+def test_a_daemon_that_cannot_be_asked(builder: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is left alone, soon and with the cause, and a policy that kills is no obstacle."""
-    done = restart(builder, socket=str(builder.root / "none.sock"), policy="skip", limit=3600)
-    assert done.result["how"] == "skipped"
-    assert "none.sock" in done.result["message"]
+    monkeypatch.setattr(watching, "SILENT", 1.0)  # which is half a minute else
+    nowhere = str(builder.root / "none.sock")
+    left = restarting.decide(process_of(builder), replace(wish(builder, policy="skip", limit=3600), socket=nowhere))
+    assert left.how == "skipped"
+    assert "none.sock" in left.message
     assert not ended(builder)
-    assert restart(builder, socket=str(builder.root / "none.sock"), policy="now", limit=0).result["how"] == "now"
+    assert restart(builder, socket=nowhere, policy="now", limit=0).result["how"] == "now"
     until(lambda: ended(builder), "the end of the daemon")
 
 
