@@ -15,7 +15,7 @@ import signal
 import struct
 import subprocess
 from pathlib import Path
-from typing import Any, AsyncIterator, Iterator
+from typing import Any, AsyncIterator, Callable, Iterator
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
@@ -193,6 +193,18 @@ def endless_request() -> tuple[Any, str]:
     request = messages.new("moby.buildkit.v1.SolveRequest", Ref=secrets.token_hex(16), Internal=True, Definition=graph)
     request.Cache.SetInParent()
     return request, program.path
+
+
+class LateStatus(control.Control):
+    """A client that hears of a build only some time after it has ended, as from a daemon that is short of time."""
+
+    async def status(self, ref: str, on_response: Callable[[Any], None], *, timeout: float) -> None:
+        """Follow a build, and hear of it when it is over."""
+        said: list[Any] = []
+        await super().status(ref, said.append, timeout=timeout)
+        await asyncio.sleep(1.5)
+        for response in said:
+            on_response(response)
 
 
 @contextlib.asynccontextmanager

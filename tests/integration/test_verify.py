@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import builds
 import pytest
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import (
     channel,
@@ -183,18 +183,6 @@ def request_for(worker: control.Worker, *, ignore_cache: bool) -> Any:
     return request
 
 
-class LateLog(control.Control):
-    """A client to whom a build's log comes late, as from a daemon that is short of time."""
-
-    async def status(self, ref: str, on_response: Callable[[Any], None], *, timeout: float) -> None:
-        """Follow a build, and hear of it when it is over."""
-        said: list[Any] = []
-        await super().status(ref, said.append, timeout=timeout)
-        await asyncio.sleep(1.5)
-        for response in said:
-            on_response(response)
-
-
 async def build(
     daemon: Daemon, *, ignore_cache: bool, times: int = 1, client_class: type[control.Control] = control.Control
 ) -> list[str]:
@@ -222,7 +210,7 @@ def test_build_that_only_the_cache_answers_is_no_proof(mtls: Daemon) -> None:
 
 def test_log_that_comes_late_is_waited_for(mtls: Daemon) -> None:
     """A build that ended well has one, so its absence for a moment is nothing against the daemon."""
-    assert asyncio.run(build(mtls, ignore_cache=True, client_class=LateLog))
+    assert asyncio.run(build(mtls, ignore_cache=True, client_class=builds.LateStatus))
 
 
 def test_build_may_run_again_at_once(mtls: Daemon) -> None:

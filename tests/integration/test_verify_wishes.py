@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -115,25 +114,13 @@ def test_entitlements_that_are_granted(granting: Daemon, names: tuple[str, ...])
     assert report["timings_ms"]["exec"] > 0
 
 
-class LateStatus(control.Control):
-    """A client that hears of a build's steps only some time after the build has ended."""
-
-    async def status(self, ref: str, on_response: Callable[[Any], None], *, timeout: float) -> None:
-        """Follow a build, and hear of it when it is over."""
-        said: list[Any] = []
-        await super().status(ref, said.append, timeout=timeout)
-        await asyncio.sleep(1.5)
-        for response in said:
-            on_response(response)
-
-
 def test_entitlement_whose_step_cannot_run_is_granted(granting: Daemon) -> None:
     """That the build failed is no refusal, however late it is told that the step had begun."""
 
     async def ask() -> entitlements.Answer:
         connection = await channel.open_connection(channel.Peer(endpoint.parse(granting.unix)), timeout=LONG)
         try:
-            client = LateStatus(connection.channel, timeout=LONG)
+            client = builds.LateStatus(connection.channel, timeout=LONG)
             own = (await client.workers())[0].platforms[0]
             other = control.Platform("linux", "s390x" if own.architecture != "s390x" else "amd64")
             return await entitlements.ask("network.host", client, other, timeout=LONG)
