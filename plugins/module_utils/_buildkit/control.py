@@ -13,10 +13,10 @@ import asyncio
 import binascii
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit import messages
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.channel import StreamChannel
@@ -44,6 +44,8 @@ else:
         from h2.exceptions import H2Error
     except ImportError:  # reported by _deps before any call is made
         pass
+
+_Answer = TypeVar("_Answer")
 
 _CONTROL = "moby.buildkit.v1"
 _REFLECTION = "grpc.reflection.v1alpha"
@@ -376,27 +378,26 @@ class Control:
             messages.message_class(f"{_REFLECTION}.ServerReflectionResponse"),
         )
 
-        async def ask() -> Any:
+        async def ask() -> list[Any]:
             async with method.open(timeout=self._timeout + _DAEMON_LATER) as exchange:
                 await exchange.send_message(request, end=True)
                 _bound(exchange, "ServerReflectionInfo", _MAX_FACTS, _MAX_FACTS + 2 * _LEAST_READ)
-                return await exchange.recv_message()
-
-        try:
-            reply = await asyncio.wait_for(ask(), self._timeout)
+                reply = await exchange.recv_message()
             files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else []
-            found = [
+            return [
                 item
                 for file in map(FileDescriptorProto.FromString, files)
                 if file.package == _CONTROL
                 for item in file.message_type
                 if item.name == message
             ]
-        except Exception as error:
-            failure = self._explain("ServerReflectionInfo", error, self._timeout)
-            if isinstance(failure, RpcError) and failure.status is not None:
+
+        try:
+            found = await self._in_time("ServerReflectionInfo", ask(), self._timeout)
+        except RpcError as failure:
+            if failure.status is not None:
                 return None
-            raise failure from error
+            raise
         return any(one.name == field for item in found for one in item.field) if found else None
 
     async def _stream(
@@ -421,10 +422,7 @@ class Control:
             metadata = exchange.initial_metadata
             return _clock(metadata.get(_CLOCK_HEADER) if metadata else None, asked, answered)
 
-        try:
-            return await asyncio.wait_for(ask(), timeout)
-        except Exception as error:
-            raise self._explain(name, error, timeout) from error
+        return await self._in_time(name, ask(), timeout)
 
     async def _call(
         self, name: str, request: Any, reply: str, *, timeout: float | None = None, most: int = _MAX_MESSAGE
@@ -443,13 +441,16 @@ class Control:
                 _bound(exchange, name, most, most + 2 * _LEAST_READ)
                 return await exchange.recv_message()
 
-        try:
-            message = await asyncio.wait_for(ask(), limit)
-        except Exception as error:
-            raise self._explain(name, error, limit) from error
+        message = await self._in_time(name, ask(), limit)
         if message is None:
             raise RpcError(Kind.NOT_GRPC, f"{name} was answered without a message")
         return message
+
+    async def _in_time(self, call: str, answer: Coroutine[Any, Any, _Answer], limit: float) -> _Answer:
+        try:
+            return await asyncio.wait_for(answer, limit)
+        except Exception as error:
+            raise self._explain(call, error, limit) from error
 
     def _explain(self, call: str, error: Exception, limit: float) -> Failure:
         """The cause of a call that failed; what is no fault of the peer's is raised as it is."""
