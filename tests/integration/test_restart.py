@@ -278,7 +278,7 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
     holds a session. It is known when it ends.
     """
     kills = old(builder)
-    send = restarting._signal
+    send = proc.send
     daemon = process_of(builder)
     release = threading.Event()
     answers: list[line.Answer] = []
@@ -292,7 +292,7 @@ def test_a_build_that_begins_in_the_very_moment(builder: Daemon, monkeypatch: py
                 until(lambda: told(builder), "the signal")
                 answers.append(client.call("Solve", fetching(url)))
 
-        monkeypatch.setattr(restarting, "_signal", begin)
+        monkeypatch.setattr(proc, "send", begin)
         decided = pool.submit(restarting.decide, daemon, wish(builder, stop_timeout=3600))
         until(lambda: answers, "the build")
         if not kills:  # else it ends, though what it fetches has not come

@@ -226,9 +226,7 @@ def end_steps(directory: str, *, timeout: float = proc.GONE) -> t.List[str]:
             names = ", ".join(f"{one.pid} ({one.executable})" for one in living)
             raise HostError(f"Ending the build steps of {directory} failed: still there after SIGKILL: {names}.")
         for one in living:
-            if proc.identify(one.pid) == one:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one.pid, signal.SIGKILL)
+            proc.send(one, signal.SIGKILL)
         time.sleep(_POLL)
     for container in containers:
         for group in container.groups:

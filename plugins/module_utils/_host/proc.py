@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import typing as t
@@ -44,6 +46,19 @@ def identify(pid: int) -> t.Optional[ProcessIdentity]:
     if executable.endswith(suffix):
         executable = executable[: -len(suffix)]
     return ProcessIdentity(pid=pid, start_time=int(fields[19]), executable=executable)
+
+
+def is_there(one: ProcessIdentity) -> bool:
+    """Whether that very process is still there, also when it has become another program (execve) since it was seen."""
+    found = identify(one.pid)
+    return found is not None and found.start_time == one.start_time
+
+
+def send(one: ProcessIdentity, number: signal.Signals) -> None:
+    """Signal that very process, if it is still there."""
+    if is_there(one):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, number)
 
 
 def descendants(pid: int) -> t.List[ProcessIdentity]:

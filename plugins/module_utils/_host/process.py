@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pwd
@@ -212,7 +211,7 @@ def stop(pid_file: str, *, timeout: float) -> bool:
         except ProcessLookupError:
             break
         for child in started:
-            _signal(child, signal.SIGKILL)
+            proc.send(child, signal.SIGKILL)
         deadline = time.monotonic() + patience
         while proc.identify(identity.pid) == identity and time.monotonic() < deadline:
             time.sleep(_POLL)
@@ -235,13 +234,13 @@ def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = proc.GONE) -> in
     found = [daemon]
     while found:
         for one in found:
-            _signal(one, signal.SIGSTOP)
+            proc.send(one, signal.SIGSTOP)
             frozen[one.pid] = one
         found = [one for one in proc.descendants(daemon.pid) if frozen.get(one.pid) != one]
     for one in frozen.values():
-        _signal(one, signal.SIGKILL)
+        proc.send(one, signal.SIGKILL)
     deadline = time.monotonic() + timeout
-    while any(_is_there(one) for one in frozen.values()):
+    while any(proc.is_there(one) for one in frozen.values()):
         if time.monotonic() > deadline:
             raise HostError(
                 f"Process {daemon.pid} ({daemon.executable}) or a step that it started is still there after SIGKILL; "
@@ -249,16 +248,3 @@ def kill_tree(daemon: proc.ProcessIdentity, *, timeout: float = proc.GONE) -> in
             )
         time.sleep(_POLL)
     return len(frozen)
-
-
-def _signal(one: proc.ProcessIdentity, number: signal.Signals) -> None:
-    """Signal that very process, if it is still there."""
-    if _is_there(one):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one.pid, number)
-
-
-def _is_there(one: proc.ProcessIdentity) -> bool:
-    """Whether that very process is still there, also when it has become another program (execve) since it was seen."""
-    found = proc.identify(one.pid)
-    return found is not None and found.start_time == one.start_time

@@ -9,7 +9,6 @@ SIGTERM lets accepted builds end; before, it kills them.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -216,7 +215,7 @@ def _stop(daemon: proc.ProcessIdentity, watch: Watch, wish: Wish, outcome: Outco
         watch.drain(wish.stop_timeout / 2)
         if proc.identify(daemon.pid) != daemon:
             outcome.how, outcome.waited = DOWN, outcome.waited + time.monotonic() - began
-    _signal(daemon, signal.SIGTERM)
+    proc.send(daemon, signal.SIGTERM)
     rest = ask.Rest(watch.line) if watch.line else None  # else all that is left is to wait for the daemon
     if not _ended(daemon, watch, wish, rest, began):
         outcome.killed = True
@@ -266,7 +265,7 @@ def _alone(pid: int, wish: Wish) -> bool:
 def _force(daemon: proc.ProcessIdentity) -> bool:
     """End a daemon that builds nothing any more, as its own command line does; whether that helped."""
     for _more in range(_FORCED):
-        _signal(daemon, signal.SIGTERM)
+        proc.send(daemon, signal.SIGTERM)
         time.sleep(_POLL)  # two of the same that wait at the same time are one
     deadline = time.monotonic() + CUT_OFF
     while proc.identify(daemon.pid) == daemon:
@@ -274,12 +273,6 @@ def _force(daemon: proc.ProcessIdentity) -> bool:
             return False
         time.sleep(_POLL)
     return True
-
-
-def _signal(daemon: proc.ProcessIdentity, number: signal.Signals) -> None:
-    if proc.identify(daemon.pid) == daemon:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(daemon.pid, number)
 
 
 def start(command: t.Sequence[str], unit: str = "") -> None:
