@@ -28,6 +28,7 @@ from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit impor
 )
 from ansible_collections.buildfarm.buildkit.plugins.module_utils._buildkit.errors import Failure, InputError
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins import ports
+from ansible_collections.buildfarm.buildkit.tests.unit.plugins.module_utils.host import stand_in
 from ansible_collections.buildfarm.buildkit.tests.unit.plugins.waiting import LONG, until
 from certificates import SERVER, Authority, Pair
 from daemon import Daemon
@@ -237,17 +238,8 @@ class TestSsh:
             assert failure_of("ssh://builder.example.com", connect_timeout=limit)["kind"] == "timeout"
             if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(encoding="ascii"):
                 break
-        pid = (tmp_path / "pid").read_text(encoding="ascii").strip()
-        until(lambda: gone(pid), "the end of what ssh started")
-
-
-def gone(pid: str) -> bool:
-    """Whether a process that somebody else reaps has ended."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):  # before it was opened, or before it was read
-        return True
-    return state == "Z"
+        pid = int((tmp_path / "pid").read_text(encoding="ascii"))
+        until(lambda: not stand_in.alive(pid), "the end of what ssh started")
 
 
 @pytest.fixture(scope="module")
